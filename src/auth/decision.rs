@@ -1,0 +1,260 @@
+//! The two outcomes of a decision. A denial is expected, not an error; what the client hears of it and what the log hears
+//! are different things.
+
+use std::ops::Range;
+
+use http::StatusCode;
+use http::header::HeaderName;
+
+use super::credential::{Form, Place};
+use super::grant::{Grant, KeyIndex, Unavailable};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// Nothing was presented.
+    MissingCredential,
+    /// It cannot be a key, or not in the form it was presented in.
+    MalformedCredential,
+    /// No key has it.
+    UnknownCredential,
+    /// The key was revoked.
+    RevokedCredential,
+    /// The key is disabled.
+    DisabledCredential,
+    /// The key, or this secret of it, has ended.
+    ExpiredCredential,
+    /// The key's scope, or one above it, is suspended or gone.
+    SuspendedScope,
+    /// Two or more credentials.
+    AmbiguousCredential,
+    /// A path that servers read differently.
+    AmbiguousPath,
+    /// The key's allowlist lacks the client's address.
+    AddressNotAllowed,
+    /// A read-only key on a request of class `write`.
+    ReadOnlyKey,
+    /// The request is about something outside the key's scope.
+    OutsideScope,
+    /// A key of the other environment.
+    WrongEnvironment,
+    /// The replica has not been loaded yet.
+    ReplicaNotLoaded,
+    /// The replica is older than `max_staleness`.
+    ReplicaExpired,
+}
+
+/// What follows from a denial.
+pub struct Terms {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// What the client is told. Unknown, revoked and malformed keys look alike from outside.
+    pub public_code: &'static str,
+    /// What metrics and logs are told.
+    pub label: &'static str,
+    /// Whether a `WWW-Authenticate` challenge goes with it.
+    pub challenge: bool,
+}
+
+impl Denial {
+    /// All of them, in order of declaration: the series of metrics and the tables of answers are made for each.
+    pub const ALL: [Self; 15] = [
+        Self::MissingCredential,
+        Self::MalformedCredential,
+        Self::UnknownCredential,
+        Self::RevokedCredential,
+        Self::DisabledCredential,
+        Self::ExpiredCredential,
+        Self::SuspendedScope,
+        Self::AmbiguousCredential,
+        Self::AmbiguousPath,
+        Self::AddressNotAllowed,
+        Self::ReadOnlyKey,
+        Self::OutsideScope,
+        Self::WrongEnvironment,
+        Self::ReplicaNotLoaded,
+        Self::ReplicaExpired,
+    ];
+
+    /// The one table of what each denial means.
+    pub const fn terms(self) -> Terms {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        const WHO: StatusCode = StatusCode::UNAUTHORIZED;
+        const NO: StatusCode = StatusCode::FORBIDDEN;
+        const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        let (status, public_code, label) = match self {
+            Self::MissingCredential => (WHO, "missing_credential", "missing_credential"),
+            Self::MalformedCredential => (WHO, "invalid_credential", "malformed_credential"),
+            Self::UnknownCredential => (WHO, "invalid_credential", "unknown_credential"),
+            Self::RevokedCredential => (WHO, "invalid_credential", "revoked_credential"),
+            Self::DisabledCredential => (WHO, "invalid_credential", "disabled_credential"),
+            Self::ExpiredCredential => (WHO, "invalid_credential", "expired_credential"),
+            Self::SuspendedScope => (WHO, "invalid_credential", "suspended_scope"),
+            Self::AmbiguousCredential => (BAD, "ambiguous_credential", "ambiguous_credential"),
+            Self::AmbiguousPath => (BAD, "ambiguous_path", "ambiguous_path"),
+            Self::AddressNotAllowed => (NO, "address_not_allowed", "address_not_allowed"),
+            Self::ReadOnlyKey => (NO, "read_only_key", "read_only_key"),
+            Self::OutsideScope => (NO, "outside_scope", "outside_scope"),
+            Self::WrongEnvironment => (NO, "wrong_environment", "wrong_environment"),
+            Self::ReplicaNotLoaded => (LATER, "unavailable", "replica_not_loaded"),
+            Self::ReplicaExpired => (LATER, "unavailable", "replica_expired"),
+        };
+        Terms { status, public_code, label, challenge: status.as_u16() == WHO.as_u16() }
+    }
+
+    /// What metrics and logs call it.
+    pub const fn label(self) -> &'static str {
+        self.terms().label
+    }
+}
+
+impl From<Unavailable> for Denial {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::NotLoaded => Self::ReplicaNotLoaded,
+            Unavailable::Expired => Self::ReplicaExpired,
+        }
+    }
+}
+
+/// A denial, and the key that was refused where it is known: its id helps those who read the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Why.
+    pub denial: Denial,
+    /// Whose.
+    pub key: Option<KeyIndex>,
+}
+
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        Self { denial, key: None }
+    }
+}
+
+/// The proof that a request may be forwarded. Only [`super::authorize`] makes one, and nothing is forwarded without.
+#[must_use]
+pub struct Permit {
+    grant: Option<Grant>,
+    form: Option<Form>,
+    removals: Removals,
+}
+
+impl Permit {
+    pub(super) fn new(grant: Option<Grant>, form: Option<Form>, removals: Removals) -> Self {
+        Self { grant, form, removals }
+    }
+
+    /// What was presented; `None` on routes that need no key.
+    pub fn grant(&self) -> Option<&Grant> {
+        self.grant.as_ref()
+    }
+
+    /// How it was presented.
+    pub fn form(&self) -> Option<Form> {
+        self.form
+    }
+
+    /// What must not reach the upstream.
+    pub fn into_removals(self) -> Removals {
+        self.removals
+    }
+}
+
+/// Which lines and bytes of a request are its credential. Nearly always one line of one header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Removals {
+    /// The name of the key header, where lines of it are removed.
+    pub header_name: Option<HeaderName>,
+    /// Lines of `Authorization`, in order.
+    pub authorization: Lines,
+    /// Lines of the key header, in order.
+    pub header: Lines,
+    /// Ranges of the query, in order.
+    pub query: Vec<Range<usize>>,
+}
+
+/// A set of lines of one header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Lines {
+    /// None of them.
+    #[default]
+    None,
+    /// The first one.
+    First,
+    /// These.
+    Some(Vec<usize>),
+}
+
+impl Lines {
+    fn add(&mut self, line: usize) {
+        match self {
+            Self::None if line == 0 => *self = Self::First,
+            Self::None => *self = Self::Some(vec![line]),
+            Self::First => *self = Self::Some(vec![0, line]),
+            Self::Some(lines) => lines.push(line),
+        }
+    }
+
+    /// Whether it has a line.
+    pub fn has(&self, line: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::First => line == 0,
+            Self::Some(lines) => lines.contains(&line),
+        }
+    }
+}
+
+impl Removals {
+    pub(super) fn add(&mut self, place: &Place, header: Option<&HeaderName>) {
+        match place {
+            Place::Authorization(line) => self.authorization.add(*line),
+            Place::Header(line) => {
+                self.header_name = header.cloned();
+                self.header.add(*line);
+            }
+            Place::Query(range) => self.query.push(range.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_revoked_and_malformed_keys_look_alike_from_outside() {
+        use Denial::{
+            DisabledCredential, ExpiredCredential, MalformedCredential, RevokedCredential, SuspendedScope,
+            UnknownCredential,
+        };
+        let alike = [
+            UnknownCredential,
+            MalformedCredential,
+            RevokedCredential,
+            DisabledCredential,
+            ExpiredCredential,
+            SuspendedScope,
+        ];
+        for denial in alike {
+            let terms = denial.terms();
+            assert_eq!((terms.status.as_u16(), terms.public_code, terms.challenge), (401, "invalid_credential", true));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_never_401() {
+        for unavailable in [Unavailable::NotLoaded, Unavailable::Expired] {
+            let terms = Denial::from(unavailable).terms();
+            assert_eq!((terms.status.as_u16(), terms.challenge), (503, false));
+        }
+    }
+
+    #[test]
+    fn every_denial_is_listed_in_its_place_with_a_label_of_its_own() {
+        let labels: std::collections::HashSet<_> = Denial::ALL.iter().map(|d| d.label()).collect();
+        assert_eq!(labels.len(), Denial::ALL.len());
+        assert!(Denial::ALL.iter().enumerate().all(|(at, denial)| *denial as usize == at));
+    }
+}

@@ -1,0 +1,9 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod admin;
+pub mod auth;
+pub mod ops;
+pub mod proxy;
+pub mod store;
+pub mod sync;
+pub mod telemetry;

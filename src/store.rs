@@ -1,0 +1,189 @@
+//! Where records live. Four methods, the same for a file and for a database of many writers.
+//!
+//! Laws, checked by one suite for every store:
+//! 1. A full pull at a revision holds exactly what the commits up to it left.
+//! 2. A delta applied to the state at `since` gives the state of a full pull.
+//! 3. A `since` that the store does not know (older than it remembers, or of another history) is answered in full.
+//! 4. A commit is atomic, and once it has returned, every pull has it.
+//! 5. Without [`Store::changed`] news comes later, but never not at all.
+//! 6. The revision of a `get` never overstates how new the record is.
+
+pub mod record;
+
+use std::fmt;
+use std::future::Future;
+
+use tokio::sync::mpsc;
+
+use self::record::{Record, RecordId};
+use crate::auth::grant::Timestamp;
+
+/// A point in a store's history: the number orders, the chain tells which history it is. A restored backup may come to the
+/// same number again, but not to the same chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Revision {
+    /// How many commits there have been.
+    pub number: u64,
+    /// Head of the hash chain over all of them.
+    pub chain: [u8; 32],
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.chain;
+        write!(f, "{}-{a:02x}{b:02x}{c:02x}{d:02x}", self.number)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What a store has to say since some revision.
+#[derive(Debug)]
+pub struct Pull {
+    /// The head that all of it is consistent with.
+    pub revision: Revision,
+    /// Whether it is everything that lives, or only what changed, tombstones included.
+    pub full: bool,
+    /// The store's clock.
+    pub now: Timestamp,
+    /// The records: owners before what they own.
+    pub records: Records,
+}
+
+/// Records in batches, so that a pull of a million needs the memory of a thousand.
+#[derive(Debug)]
+pub struct Records(mpsc::Receiver<Result<Vec<Record>, StoreError>>);
+
+impl Records {
+    /// Records that arrive over a channel: close it after the last batch; an error ends it too.
+    pub fn from_channel(receiver: mpsc::Receiver<Result<Vec<Record>, StoreError>>) -> Self {
+        Self(receiver)
+    }
+
+    /// Records that are all there.
+    pub fn from_vec(records: Vec<Record>) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        // The channel is new and has room for one.
+        let _ = sender.try_send(Ok(records));
+        Self(receiver)
+    }
+
+    /// The next batch; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
+        self.0.recv().await.transpose()
+    }
+
+    /// All that is left, in one list.
+    pub async fn collect(mut self) -> Result<Vec<Record>, StoreError> {
+        let mut all = Vec::new();
+        while let Some(batch) = self.next().await? {
+            all.extend(batch);
+        }
+        Ok(all)
+    }
+}
+
+/// What a commit expects of a record before it changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// That there is none.
+    Absent,
+    /// That this revision was the last to touch it.
+    At(u64),
+    /// Nothing.
+    Any,
+}
+
+/// One record's new body; `None` deletes it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which record.
+    pub id: RecordId,
+    /// What must hold before.
+    pub expect: Expect,
+    /// What it will be.
+    pub body: Option<Box<str>>,
+}
+
+/// Changes that happen together or not at all, and what the audit will say of them.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Who.
+    pub actor: String,
+    /// What, such as `key.create`.
+    pub action: &'static str,
+    /// The rest of the audit entry: what was touched, and how it was before and after. Never a secret or a digest.
+    pub detail: serde_json::Value,
+    /// The records.
+    pub changes: Vec<Change>,
+}
+
+/// Why a store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or read now; it may be later.
+    #[error("{store}: {why}")]
+    Unavailable {
+        /// Which store.
+        store: String,
+        /// What happened, and what to do about it.
+        why: String,
+    },
+    /// Its records were made with another pepper: no key could ever match.
+    #[error("{store}: its keys were made with another pepper; use the pepper file that belongs to it")]
+    WrongPepper {
+        /// Which store.
+        store: String,
+    },
+}
+
+/// Why a commit was not made. In every case nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A record is not as expected.
+    #[error("{0} was created or changed meanwhile")]
+    Conflict(RecordId),
+    /// The store cannot be written by this program.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A place that keeps records and their history.
+pub trait Store: Send + Sync + 'static {
+    /// What changed after `since`, consistent with one revision. Everything, when the store does not know `since`.
+    ///
+    /// # Errors
+    /// When the store cannot be read; nothing is known then, least of all that there are no keys.
+    fn pull(&self, since: Option<Revision>) -> impl Future<Output = Result<Pull, StoreError>> + Send;
+
+    /// Resolves when the store may have moved on. A hint: late, spurious, or never.
+    fn changed(&self, since: Option<Revision>) -> impl Future<Output = ()> + Send;
+
+    /// One record straight from the store, with a revision at least as old as the read.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, id: &RecordId) -> impl Future<Output = Result<(Revision, Option<Record>), StoreError>> + Send;
+
+    /// All or nothing, together with its audit entry, if every expectation holds.
+    ///
+    /// # Errors
+    /// When an expectation does not hold, or the store cannot be written.
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Revision, CommitError>> + Send;
+}
+
+/// Where a store is, as the config writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `sqlite:PATH`: the embedded database.
+    Sqlite(std::path::PathBuf),
+    /// `file:PATH`: a file, or a folder of files, that something else writes.
+    File(std::path::PathBuf),
+}

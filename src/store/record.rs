@@ -1,0 +1,299 @@
+//! Everything durable is a record: a kind, an id, the revision that last touched it, and a JSON body or a tombstone.
+//!
+//! The stores move bodies without reading them; here is what is in them. A body with a field that this version does not
+//! know cannot be read and therefore grants nothing: the field may be a restriction.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::digest::Digest;
+use crate::auth::grant::{Access, Environment, State, Timestamp};
+use crate::auth::scope::Scope;
+
+/// The kinds of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A node of the scope tree; its id is its path.
+    Scope,
+    /// A key.
+    Key,
+    /// One value that opens a key; its id is its digest.
+    Secret,
+}
+
+impl Kind {
+    /// All kinds, owners before what they own.
+    pub const ALL: [Self; 3] = [Self::Scope, Self::Key, Self::Secret];
+
+    /// As it is stored.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Scope => "scope",
+            Self::Key => "key",
+            Self::Secret => "secret",
+        }
+    }
+
+    /// Reads [`Kind::label`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.label() == text)
+    }
+}
+
+/// What a record is known by. Orders by kind, then by id; ids of keys order by creation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its id within the kind.
+    pub id: Box<str>,
+}
+
+impl RecordId {
+    /// The record of a key.
+    pub fn key(id: &str) -> Self {
+        Self { kind: Kind::Key, id: id.into() }
+    }
+
+    /// The record of a secret.
+    pub fn secret(digest: Digest) -> Self {
+        Self { kind: Kind::Secret, id: digest.to_record_id().into() }
+    }
+
+    /// The record of a scope.
+    pub fn scope(scope: &Scope) -> Self {
+        Self { kind: Kind::Scope, id: scope.to_string().into() }
+    }
+}
+
+impl fmt::Display for RecordId {
+    /// The id of a secret is a digest, and a digest is never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Secret => f.write_str("a secret"),
+            Kind::Scope | Kind::Key => write!(f, "{} {}", self.kind.label(), self.id),
+        }
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A record as a store hands it out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What it is known by.
+    pub id: RecordId,
+    /// The number of the revision that last touched it.
+    pub revision: u64,
+    /// Its JSON body; `None` for a tombstone.
+    pub body: Option<Box<str>>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.body.is_some() { "present" } else { "deleted" };
+        write!(f, "{} ({state}, revision {})", self.id, self.revision)
+    }
+}
+
+/// A customer's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyBody {
+    /// What people call it, 1 to 50 characters (V27).
+    pub name: String,
+    /// Always `api` (V26).
+    #[serde(rename = "type", default)]
+    pub key_type: KeyType,
+    /// Who it was handed to, where the upstream wants to know users (B21).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where it acts; everywhere if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// Its world.
+    pub env: Environment,
+    /// What it may do.
+    pub access: Access,
+    /// Addresses and networks it may be used from; any if empty (V16).
+    #[serde(default)]
+    pub ips: Vec<String>,
+    /// When it ends; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Whether it works.
+    pub state: State,
+    /// Who made it, if known (V17).
+    pub created_by: Option<String>,
+    /// When it was made.
+    pub created_time: Timestamp,
+    /// Who changed it last, if known.
+    pub updated_by: Option<String>,
+    /// When it was changed last.
+    pub updated_time: Timestamp,
+}
+
+/// The one type of key there is (V26).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyType {
+    /// A key for API requests.
+    #[default]
+    Api,
+}
+
+/// One value that opens a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretBody {
+    /// The id of the key it opens.
+    pub key: String,
+    /// The characters of it that may be shown; foreign keys have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The declared shape of a foreign key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
+    /// When it ends, if before its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// When it was made.
+    pub created_time: Timestamp,
+}
+
+/// A node of the scope tree. What is above it follows from its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeBody {
+    /// Whether keys in it and below work.
+    pub state: ScopeState,
+    /// When it was made.
+    pub created_time: Timestamp,
+}
+
+/// The state of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScopeState {
+    /// Works.
+    Active,
+    /// All keys in it and below are refused.
+    Suspended,
+}
+
+/// A body that has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Of a scope.
+    Scope(Scope, ScopeBody),
+    /// Of a key.
+    Key(KeyBody),
+    /// Of a secret.
+    Secret(Digest, SecretBody),
+}
+
+/// A record that this version cannot read. It grants nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{id} cannot be read: {why}")]
+pub struct Unreadable {
+    /// Which one.
+    pub id: RecordId,
+    why: String,
+}
+
+impl Body {
+    /// Reads a record's body by its kind; its id too must be one of that kind.
+    pub fn parse(id: &RecordId, json: &str) -> Result<Self, Unreadable> {
+        let unreadable = |why: String| Unreadable { id: id.clone(), why };
+        // serde's message would quote the value it does not like; where it stands is enough.
+        let position =
+            |e: serde_json::Error| unreadable(format!("the field at column {} is wrong or unknown", e.column()));
+        match id.kind {
+            Kind::Scope => {
+                let scope = Scope::parse(&id.id).map_err(|e| unreadable(e.to_string()))?;
+                Ok(Self::Scope(scope, serde_json::from_str(json).map_err(position)?))
+            }
+            Kind::Key if is_key_id(&id.id) => serde_json::from_str(json).map(Self::Key).map_err(position),
+            Kind::Key => Err(unreadable("ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -".to_owned())),
+            Kind::Secret => {
+                let digest =
+                    Digest::from_record_id(&id.id).ok_or_else(|| unreadable("its id is no digest".to_owned()))?;
+                Ok(Self::Secret(digest, serde_json::from_str(json).map_err(position)?))
+            }
+        }
+    }
+}
+
+/// The JSON of a body.
+///
+/// # Panics
+/// Never: bodies hold only strings, lists and unit variants, which JSON can always write.
+pub fn to_json(body: &impl Serialize) -> Box<str> {
+    serde_json::to_string(body).expect("bodies hold nothing that JSON cannot write").into()
+}
+
+/// Whether a text can be the id of a key: it goes into headers and logs as it is.
+pub fn is_key_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// A new id of 21 characters: 10 of time, so that ids sort by creation, and 11 of chance (V10).
+pub fn new_id(now: Timestamp) -> Result<String, getrandom::Error> {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let chance = u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?);
+    let digits = |mut number: u128, count: usize| {
+        let mut text = vec![0; count];
+        for digit in text.iter_mut().rev() {
+            *digit = DIGITS[(number % 36) as usize];
+            number /= 36;
+        }
+        text
+    };
+    let bytes = [digits(now.millis().into(), 10), digits(chance, 11)].concat();
+    Ok(bytes.into_iter().map(char::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_21_characters_that_sort_by_creation() {
+        let ids: Vec<String> = [1, 2, 1_800_000_000_000].map(|t| new_id(Timestamp::from_millis(t)).unwrap()).into();
+        assert!(ids.is_sorted());
+        assert!(ids.iter().all(|id| id.len() == 21 && is_key_id(id)));
+        assert_ne!(new_id(Timestamp::from_millis(1)).unwrap(), ids[0]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_whole_is_not_read_at_all() {
+        let good = r#"{"name":"CI","env":"live","access":"read-only","state":"active","created_by":null,
+            "created_time":"2026-01-01T00:00:00.000Z","updated_by":null,"updated_time":"2026-01-01T00:00:00.000Z"}"#;
+        assert!(matches!(Body::parse(&RecordId::key("k1"), good), Ok(Body::Key(_))));
+        for (id, json) in [
+            (RecordId::key("k1"), good.replace("read-only", "all")),
+            (RecordId::key("k1"), good.replace("\"env\"", "\"quota\":1,\"env\"")),
+            (RecordId::key("k1"), good.replace("\"access\":\"read-only\",", "")),
+            (RecordId::key("k 1"), good.to_owned()),
+            (RecordId::key("k1"), good[..40].to_owned()),
+            (RecordId { kind: Kind::Secret, id: "xyz".into() }, r#"{"key":"k1"}"#.to_owned()),
+            (RecordId { kind: Kind::Scope, id: "acme".into() }, "{}".to_owned()),
+        ] {
+            assert!(Body::parse(&id, &json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_secret_is_not_printed() {
+        let id = RecordId { kind: Kind::Secret, id: "4297c3da985becfc784a268dfab43ef1".into() };
+        let record = Record { id: id.clone(), revision: 1, body: None };
+        let unreadable = Body::parse(&id, "{").unwrap_err();
+        assert!(![format!("{id} {id:?} {record:?} {unreadable} {unreadable:?}")].concat().contains("4297"));
+    }
+}
