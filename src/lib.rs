@@ -2,8 +2,11 @@
 
 pub mod admin;
 pub mod auth;
+pub mod control;
+pub mod lifecycle;
 pub mod ops;
 pub mod proxy;
+pub mod replica;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

@@ -1,10 +1,92 @@
-//! For kubelet and Prometheus.
+//! For kubelet and Prometheus: is it alive, is it ready, what has it counted. No credentials, no secrets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::control::Page;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::replica::{Replica, Status};
+use crate::telemetry::DroppedLines;
+use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
 /// What the config says of the ops listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+}
+
+/// What the pages are made of.
+pub struct Ops {
+    /// Whether it can decide.
+    pub replica: Arc<Replica>,
+    /// What it has counted.
+    pub metrics: Arc<Metrics>,
+    /// What could not be logged.
+    pub dropped: DroppedLines,
+    /// What phase it is in.
+    pub lifecycle: Lifecycle,
+}
+
+impl Ops {
+    /// The page at a path.
+    pub fn page(&self, path: &str, query: &str) -> Page {
+        match path {
+            // A process that can answer lives. Nothing else may make kubelet kill it.
+            "/livez" | "/healthz" => Page::text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness(query.split('&').any(|p| p == "verbose" || p.starts_with("verbose="))),
+            "/metrics" => self.exposition(),
+            _ => Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"),
+        }
+    }
+
+    /// Ready as long as it can decide: a store that is down right now takes no replica out of rotation.
+    fn readiness(&self, verbose: bool) -> Page {
+        let checks = [("lifecycle", self.lifecycle_trouble()), ("replica", self.replica_trouble())];
+        let ready = checks.iter().all(|(_, trouble)| trouble.is_none());
+        let (status, verdict) =
+            if ready { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
+        if ready && !verbose {
+            return Page::text(status, verdict);
+        }
+        let mut body = String::new();
+        for (name, trouble) in checks {
+            body += &trouble.map_or_else(|| format!("[+]{name} ok\n"), |trouble| format!("[-]{name} {trouble}\n"));
+        }
+        for (part, trouble) in self.lifecycle.troubles() {
+            body += &format!("[!]{part} {trouble}\n");
+        }
+        Page::text(status, body + verdict)
+    }
+
+    fn lifecycle_trouble(&self) -> Option<String> {
+        match self.lifecycle.phase() {
+            Phase::Starting => Some("starting".to_owned()),
+            Phase::Serving => None,
+            Phase::Leaving | Phase::Draining => Some("shutting down".to_owned()),
+        }
+    }
+
+    fn replica_trouble(&self) -> Option<String> {
+        match self.replica.status(Instant::now()) {
+            Status::Booting => Some("not loaded yet".to_owned()),
+            Status::Usable(_) => None,
+            Status::Expired(age) => Some(format!("expired: the store was last read {} s ago", age.as_secs())),
+        }
+    }
+
+    fn exposition(&self) -> Page {
+        if let Status::Usable(age) | Status::Expired(age) = self.replica.status(Instant::now()) {
+            self.metrics.sync.staleness.set(age.as_secs_f64());
+        }
+        let dropped = u64::try_from(self.dropped.count()).unwrap_or(u64::MAX);
+        self.metrics.log_dropped.inc_by(dropped.saturating_sub(self.metrics.log_dropped.get()));
+        match self.metrics.expose() {
+            Ok(body) => Page { status: StatusCode::OK, content_type: CONTENT_TYPE, body },
+            Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
 }

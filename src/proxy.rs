@@ -1,19 +1,282 @@
-//! The data plane.
+//! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
+//!
+//! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, what cannot be forwarded at all
+//! ([`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]), what the client gets
+//! ([`reply`], [`body`]), what waits too long ([`watch`]) and what is remembered ([`account`]).
 
+mod account;
+mod body;
+mod forward;
+mod framing;
+mod headers;
+mod listener;
 pub mod reply;
 pub mod upstream;
+mod watch;
+mod worker;
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
-use http::header::HeaderName;
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
 
-use self::reply::Deny;
+use self::account::{Account, Line};
+use self::body::ReplyBody;
+use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
+use self::reply::{Answer, Deny, Hints, Replies};
 use self::upstream::Target;
-use crate::auth::Locksmith;
-use crate::auth::address::Networks;
+use self::watch::Watch;
+use self::worker::Worker;
+use crate::auth::address::{Networks, client_address};
+use crate::auth::decision::{Denied, Permit};
+use crate::auth::grant::Timestamp;
 use crate::auth::route::Routes;
+use crate::auth::{Facts, Locksmith, authorize};
+use crate::lifecycle::Lifecycle;
+use crate::replica::{Replica, View};
+use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::metrics::{Metrics, Outcome};
+
+/// Serves one request.
+async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+    let id = session.request_id(&request);
+    let mut account = Account::open(session.clone(), session.line(&request, &id));
+    let hints = Hints::of(request.headers(), request.uri().path());
+    let mut response = match session.admit(request, &id, &mut account) {
+        Admission::Forward { outbound, route } => session.forward(outbound, route, &hints, id, account).await,
+        Admission::Refuse { answer, route, mut request } => {
+            let headers = std::mem::take(request.headers_mut());
+            session.shared.replies[route].answer(answer, &hints, headers, id, account)
+        }
+    };
+    if session.worker.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// What a request comes to.
+enum Admission {
+    Forward { outbound: Outbound, route: usize },
+    Refuse { answer: Answer, route: usize, request: Request<Incoming> },
+}
+
+/// One connection of a client.
+struct Session {
+    shared: Arc<Shared>,
+    worker: Arc<Worker>,
+    watch: Arc<Watch>,
+    peer: IpAddr,
+    peer_value: HeaderValue,
+    peer_is_trusted: bool,
+}
+
+/// What all workers share. None of it is ever locked.
+struct Shared {
+    routes: Routes,
+    settings: Vec<RouteSettings>,
+    replies: Vec<Replies>,
+    locksmith: Arc<Locksmith>,
+    trusted: Networks,
+    identity: IdentityNames,
+    target: Target,
+    default_host: HeaderValue,
+    limits: Limits,
+    replica: Arc<Replica>,
+    metrics: Arc<Metrics>,
+    access: AccessLogger,
+}
+
+impl Session {
+    fn new(shared: Arc<Shared>, worker: Arc<Worker>, watch: Arc<Watch>, peer: IpAddr) -> Self {
+        let peer = peer.to_canonical();
+        let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let peer_is_trusted = shared.trusted.contains(peer);
+        Self { shared, worker, watch, peer, peer_value, peer_is_trusted }
+    }
+
+    /// Decides, and makes the request that is sent if it may be.
+    fn admit(&self, request: Request<Incoming>, id: &HeaderValue, account: &mut Account) -> Admission {
+        let client = client_address(self.peer, request.headers(), &self.shared.trusted);
+        if let Some(line) = account.line() {
+            line.client = client;
+        }
+        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+        let host = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
+        let matched = self.shared.routes.find(request.method(), host, request.uri().path());
+        let route = matched.index;
+        let view = self.shared.replica.view(account.started());
+        let decision = match framing::unfit(&request, self.shared.limits.max_headers) {
+            Some(failure) => Err(Answer::Failure(failure)),
+            None => {
+                let facts = Facts {
+                    method: request.method(),
+                    query: request.uri().query(),
+                    headers: request.headers(),
+                    client,
+                };
+                let now = Timestamp::from(SystemTime::now());
+                authorize(&facts, &matched, &self.shared.locksmith, &view, now).map_err(|denied| {
+                    note_denied(account, &denied, &view);
+                    Answer::Denial(denied.denial)
+                })
+            }
+        };
+        match decision {
+            Err(answer) => {
+                account.decided(answer.outcome());
+                Admission::Refuse { answer, route, request }
+            }
+            Ok(permit) => {
+                account.decided(if permit.grant().is_some() { Outcome::Permit } else { Outcome::Public });
+                note_permit(account, &permit, &view);
+                let (peer, default_host) = (&self.peer_value, &self.shared.default_host);
+                let origin = Origin { peer, peer_is_trusted: self.peer_is_trusted, id, default_host };
+                let settings = &self.shared.settings[route];
+                let outbound = Outbound::new(request, permit, settings, &self.shared.identity, &view, &origin);
+                Admission::Forward { outbound, route }
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        outbound: Outbound,
+        route: usize,
+        hints: &Hints,
+        id: HeaderValue,
+        mut account: Account,
+    ) -> Response<ReplyBody> {
+        let sent = std::time::Instant::now();
+        match self.worker.upstream.send(outbound).await {
+            Ok((response, lease)) => {
+                self.shared.metrics.proxy.upstream_duration.observe(sent.elapsed().as_secs_f64());
+                account.answered(response.status().as_u16());
+                let (mut head, body) = response.into_parts();
+                headers::strip_response(&mut head.headers);
+                Response::from_parts(head, ReplyBody::upstream(body, lease, account))
+            }
+            Err(failure) => {
+                account.failed(failure);
+                self.shared.replies[route].answer(Answer::Failure(failure), hints, http::HeaderMap::new(), id, account)
+            }
+        }
+    }
+
+    /// The id that a trusted proxy has given the request, else a new one.
+    fn request_id(&self, request: &Request<Incoming>) -> HeaderValue {
+        let readable = |id: &&HeaderValue| {
+            (1..=128).contains(&id.len())
+                && id.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+        };
+        let given = if self.peer_is_trusted { request.headers().get(X_REQUEST_ID).filter(readable) } else { None };
+        given.cloned().unwrap_or_else(|| self.worker.next_id())
+    }
+
+    fn line(&self, request: &Request<Incoming>, id: &HeaderValue) -> Option<Box<Line>> {
+        self.shared.access.is_on().then(|| {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            Box::new(Line { id: id.clone(), method, uri, client: None, key_id: String::new(), form: None })
+        })
+    }
+}
+
+fn note_denied(account: &mut Account, denied: &Denied, view: &View) {
+    if let (Some(line), Some(key)) = (account.line(), denied.key) {
+        line.key_id = view.names(key).id.to_owned();
+    }
+}
+
+fn note_permit(account: &mut Account, permit: &Permit, view: &View) {
+    if let Some(line) = account.line() {
+        line.form = permit.form();
+        line.key_id = permit.grant().map(|grant| view.names(grant.key).id.to_owned()).unwrap_or_default();
+    }
+}
+
+/// The threads of the data plane.
+pub struct Running(Vec<JoinHandle<()>>);
+
+impl Running {
+    /// Waits until they have drained.
+    pub fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the data plane panicked");
+            }
+        }
+    }
+}
+
+/// What the data plane needs of the rest.
+pub struct Surroundings {
+    /// What it decides by.
+    pub replica: Arc<Replica>,
+    /// What it counts in.
+    pub metrics: Arc<Metrics>,
+    /// What it tells.
+    pub access: AccessLogger,
+    /// When it stops.
+    pub lifecycle: Lifecycle,
+}
+
+/// Starts the acceptor and the workers.
+///
+/// # Errors
+/// When threads or runtimes cannot be made, or a name of the config cannot be a header.
+pub fn start(config: Config, listener: std::net::TcpListener, surroundings: Surroundings) -> std::io::Result<Running> {
+    let (workers, lifecycle) = (config.workers, surroundings.lifecycle.clone());
+    let shared = Arc::new(Shared::new(config, surroundings)?);
+    let mut threads = Vec::new();
+    let mut handles = Vec::new();
+    for n in 0..workers {
+        let (connections, accepted) = tokio::sync::mpsc::unbounded_channel();
+        let open = Arc::<std::sync::atomic::AtomicUsize>::default();
+        handles.push(listener::WorkerHandle { connections, open: open.clone() });
+        let run = worker::run(shared.clone(), open, accepted, lifecycle.clone());
+        threads.push(spawn(format!("worker-{n}"), run)?);
+    }
+    threads.push(spawn("acceptor".to_owned(), async move {
+        if let Err(error) = listener::run(listener, handles, lifecycle).await {
+            tracing::error!(%error, "the proxy listener failed");
+        }
+    })?);
+    Ok(Running(threads))
+}
+
+/// A thread with a runtime of its own.
+fn spawn(name: String, task: impl Future<Output = ()> + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(task))
+}
+
+impl Shared {
+    fn new(config: Config, surroundings: Surroundings) -> std::io::Result<Self> {
+        let wrong = |what: &str| {
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{what} cannot stand in a header"))
+        };
+        let rules = config.routes.rules().zip(&config.settings);
+        Ok(Self {
+            replies: rules.map(|(rule, settings)| Replies::new(&settings.deny, &rule.forms)).collect(),
+            identity: IdentityNames::new(&config.identity_prefix).ok_or_else(|| wrong("identity_headers.prefix"))?,
+            default_host: HeaderValue::from_str(config.upstream.authority()).map_err(|_| wrong("proxy.upstream"))?,
+            routes: config.routes,
+            settings: config.settings,
+            locksmith: config.locksmith,
+            trusted: config.trusted_proxies,
+            target: config.upstream,
+            limits: config.limits,
+            replica: surroundings.replica,
+            metrics: surroundings.metrics,
+            access: surroundings.access,
+        })
+    }
+}
 
 /// What the data plane is told by the config.
 pub struct Config {

@@ -1,6 +1,17 @@
-//! Keeps the replica up with the store.
+//! Keeps the replica up with the store. Level-triggered: pull, apply, then wait for a hint *or* the poll interval. A hint
+//! only ever means "look now", so a lost one costs at most an interval.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::auth::address::Networks;
+use crate::auth::grant::Timestamp;
+use crate::auth::scope::Scope;
+use crate::lifecycle::Lifecycle;
+use crate::replica::{Change, Draft, KeyFacts, Writer};
+use crate::store::record::{Body, KeyBody, Kind, Record, ScopeState};
+use crate::store::{Revision, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// How the replica is kept up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,4 +20,194 @@ pub struct Config {
     pub poll_interval: Duration,
     /// How old the last successful pull may be before every key is answered with 503.
     pub max_staleness: Duration,
+}
+
+/// The longest wait between two attempts at a store that does not answer.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What a pull came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pulled {
+    Unchanged,
+    Delta,
+    Full,
+}
+
+impl Pulled {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Delta => "delta",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// The loop and what it remembers.
+pub struct Sync<S> {
+    store: S,
+    writer: Writer,
+    poll_interval: Duration,
+    metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+    revision: Option<Revision>,
+}
+
+impl<S: Store> Sync<S> {
+    /// A loop that has not pulled yet.
+    pub fn new(store: S, writer: Writer, poll_interval: Duration, metrics: Arc<Metrics>, lifecycle: Lifecycle) -> Self {
+        Self { store, writer, poll_interval, metrics, lifecycle, revision: None }
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let pulled = self.pull().await;
+            failures = if pulled.is_ok() { 0 } else { failures + 1 };
+            self.account(pulled);
+            let pause = pause(self.poll_interval, failures);
+            tokio::select! {
+                () = self.store.changed(self.revision), if failures == 0 => self.metrics.sync.hints.inc(),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Asks the store for what is new, and applies it.
+    async fn pull(&mut self) -> Result<Pulled, StoreError> {
+        let began = Instant::now();
+        let mut pull = self.store.pull(self.revision).await?;
+        let pulled = if pull.full {
+            let mut draft = Draft::default();
+            while let Some(batch) = pull.records.next().await? {
+                batch.iter().filter_map(|record| self.change(record)).for_each(|change| draft.apply(change));
+                // The control plane has other things to do than a pull of a million records.
+                tokio::task::yield_now().await;
+            }
+            self.writer.replace(draft);
+            Pulled::Full
+        } else {
+            // All of it is read before any of it is applied: a delta that breaks off changes nothing.
+            let records = pull.records.collect().await?;
+            let changes: Vec<Change> = records.iter().filter_map(|record| self.change(record)).collect();
+            let pulled = if changes.is_empty() { Pulled::Unchanged } else { Pulled::Delta };
+            self.writer.apply(changes);
+            pulled
+        };
+        if pull.full && self.revision.is_some() {
+            self.metrics.sync.resyncs.inc();
+            tracing::info!(was = ?self.revision, is = %pull.revision, "the store was read anew: it does not know the revision that was followed");
+        }
+        self.revision = Some(pull.revision);
+        self.writer.prove(began);
+        Ok(pulled)
+    }
+
+    /// Tells metrics and log how a pull went.
+    fn account(&self, pulled: Result<Pulled, StoreError>) {
+        let metrics = &self.metrics.sync;
+        let label = pulled.as_ref().map_or("failed", |pulled| pulled.label());
+        metrics.pulls.with_label_values(&[label]).inc();
+        metrics.pepper_mismatch.set(i64::from(matches!(pulled, Err(StoreError::WrongPepper { .. }))));
+        let was_up = metrics.store_up.get() == 1;
+        metrics.store_up.set(i64::from(pulled.is_ok()));
+        match pulled {
+            Ok(Pulled::Unchanged) => metrics.last_pull.set(now()),
+            Ok(Pulled::Delta | Pulled::Full) => {
+                metrics.last_pull.set(now());
+                self.count();
+            }
+            Err(ref error) if was_up || self.revision.is_none() => tracing::warn!(%error, "the store cannot be read"),
+            Err(ref error) => tracing::debug!(%error, "the store still cannot be read"),
+        }
+        self.lifecycle.report("store", pulled.err().map(|error| error.to_string()));
+    }
+
+    fn count(&self) {
+        let counts = self.writer.counts();
+        let revision = self.revision.map_or(0, |revision| revision.number);
+        self.metrics.sync.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        for (kind, count) in [(Kind::Scope, counts.scopes), (Kind::Key, counts.keys), (Kind::Secret, counts.secrets)] {
+            self.metrics.sync.records.with_label_values(&[kind.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        tracing::debug!(
+            revision,
+            scopes = counts.scopes,
+            keys = counts.keys,
+            secrets = counts.secrets,
+            "the replica was changed"
+        );
+    }
+
+    /// A record as news for the replica. One that cannot be read counts as gone: it grants nothing.
+    fn change(&self, record: &Record) -> Option<Change> {
+        let body = record.body.as_deref().map(|json| Body::parse(&record.id, json).map_err(|error| error.to_string()));
+        match body.map(|body| body.and_then(read)) {
+            None => gone(record),
+            Some(Ok(change)) => Some(match change {
+                Read::Key(facts) => Change::Key(record.id.id.clone(), facts),
+                Read::Other(change) => change,
+            }),
+            Some(Err(error)) => {
+                self.metrics.sync.unreadable.inc();
+                tracing::warn!(%error, "a record cannot be read and grants nothing");
+                gone(record)
+            }
+        }
+    }
+}
+
+/// A key's facts still lack its id.
+enum Read {
+    Key(KeyFacts),
+    Other(Change),
+}
+
+fn read(body: Body) -> Result<Read, String> {
+    Ok(match body {
+        Body::Scope(scope, body) => Read::Other(Change::Scope { scope, active: body.state == ScopeState::Active }),
+        Body::Secret(digest, body) => {
+            let not_after = body.not_after.unwrap_or(Timestamp::NEVER);
+            Read::Other(Change::Secret { digest, key: body.key.into(), not_after })
+        }
+        Body::Key(body) => Read::Key(facts(body)?),
+    })
+}
+
+fn facts(body: KeyBody) -> Result<KeyFacts, String> {
+    Ok(KeyFacts {
+        networks: Networks::parse(body.ips.iter().map(String::as_str)).map_err(|error| error.to_string())?,
+        name: body.name,
+        user: body.user,
+        scope: body.scope,
+        environment: body.env,
+        access: body.access,
+        expires_at: body.expires_at.unwrap_or(Timestamp::NEVER),
+        state: body.state,
+    })
+}
+
+/// What it means that a record is not there. An id that is none never was there.
+fn gone(record: &Record) -> Option<Change> {
+    let id = &record.id.id;
+    match record.id.kind {
+        Kind::Scope => Scope::parse(id).ok().map(Change::ScopeGone),
+        Kind::Key => Some(Change::KeyGone(id.clone())),
+        Kind::Secret => crate::auth::digest::Digest::from_record_id(id).map(Change::SecretGone),
+    }
+}
+
+/// The poll interval; longer and longer, and never in step with others, while the store does not answer.
+fn pause(poll_interval: Duration, failures: u32) -> Duration {
+    if failures == 0 {
+        return poll_interval;
+    }
+    let backoff = Duration::from_millis(100 << failures.min(6)).min(MAX_BACKOFF);
+    let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+    backoff.mul_f64(0.5 + jitter / 2.0)
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

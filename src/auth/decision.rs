@@ -196,6 +196,11 @@ impl Lines {
         }
     }
 
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::None
+    }
+
     /// Whether it has a line.
     pub fn has(&self, line: usize) -> bool {
         match self {

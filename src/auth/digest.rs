@@ -6,22 +6,17 @@
 //! systems that only kept `sha256(key)` be imported.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The 16-byte fingerprint of a secret. It is a function of a secret, so it is never printed or logged.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// Eight of its bytes, uniformly distributed: the hash of a digest is the digest.
-    pub fn hash_bits(self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-
     /// The id of the digest's `secret` record: 32 hex digits.
     pub fn to_record_id(self) -> String {
         hex(&self.0)
@@ -30,6 +25,13 @@ impl Digest {
     /// Reads the id of a `secret` record.
     pub fn from_record_id(id: &str) -> Option<Self> {
         parse_hex(id).map(Self)
+    }
+}
+
+impl Hash for Digest {
+    /// Eight of its bytes: a digest is uniformly distributed, and nobody without the pepper can choose one.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from_le_bytes(self.0.as_chunks().0[0]));
     }
 }
 

@@ -119,7 +119,7 @@ impl Pattern {
         Ok(Self { hosts, methods, path: PathPattern::parse(path)? })
     }
 
-    fn captured(&self, method: &Method, host: &str, segments: &[u8]) -> Option<Vec<Step>> {
+    fn captured(&self, method: &Method, host: &[u8], segments: &[u8]) -> Option<Vec<Step>> {
         let method_fits = self.methods.is_empty() || self.methods.contains(method);
         let host_fits = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(host));
         (method_fits && host_fits).then(|| self.path.captured(segments)).flatten()
@@ -138,15 +138,15 @@ impl HostPattern {
     }
 
     /// Compares without port and final dot, in any letter case.
-    fn fits(&self, host: &str) -> bool {
-        let name =
-            host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
-        let name = name.strip_suffix('.').unwrap_or(name);
+    fn fits(&self, host: &[u8]) -> bool {
+        let port = host.iter().rposition(|b| *b == b':').filter(|at| host[at + 1..].iter().all(u8::is_ascii_digit));
+        let name = &host[..port.unwrap_or(host.len())];
+        let name = name.strip_suffix(b".").unwrap_or(name);
         match self {
-            Self::Exactly(exact) => exact.eq_ignore_ascii_case(name),
+            Self::Exactly(exact) => name.eq_ignore_ascii_case(exact.as_bytes()),
             Self::Below(suffix) => {
-                name.len() > suffix.len()
-                    && name.as_bytes()[name.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+                let start = name.len().checked_sub(suffix.len()).filter(|start| *start > 0);
+                start.is_some_and(|start| name[start..].eq_ignore_ascii_case(suffix.as_bytes()))
             }
         }
     }
@@ -245,8 +245,13 @@ impl Routes {
         self.routes.len()
     }
 
+    /// What each route needs, the default route last.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.routes.iter().map(|(_, rule)| rule).chain([&self.default])
+    }
+
     /// The route for a request. An ambiguous path falls under the default route, whatever the routes say.
-    pub fn find(&self, method: &Method, host: &str, path: &str) -> Matched<'_> {
+    pub fn find(&self, method: &Method, host: &[u8], path: &str) -> Matched<'_> {
         let default =
             Matched { index: self.default_index(), rule: &self.default, captured: Vec::new(), ambiguous: None };
         if is_ambiguous(path) {
@@ -316,7 +321,7 @@ mod tests {
             ("GET", "", "/", 6),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let matched = routes.find(&method, host, path);
+            let matched = routes.find(&method, host.as_bytes(), path);
             assert_eq!((matched.index, matched.ambiguous), (index, None), "{method} {host} {path}");
         }
     }
@@ -327,7 +332,7 @@ mod tests {
         for path in
             ["/public/../x", "/public//x", "/public/%2e%2e/x", "/public/%2fx", "/public/x;y", "/public/\\x", "x", "*"]
         {
-            let matched = routes.find(&Method::GET, "", path);
+            let matched = routes.find(&Method::GET, b"", path);
             assert_eq!((matched.index, matched.ambiguous), (2, Some(PathMode::Strict)), "{path}");
             assert_eq!(matched.rule.requirement, Requirement::Key);
         }
@@ -336,10 +341,10 @@ mod tests {
     #[test]
     fn captures_named_after_levels_are_kept() {
         let routes = routes(&[("/v0/organizations/{organization}/x/{id}/projects/{project}/{*rest}", &[], &[])]);
-        let matched = routes.find(&Method::GET, "", "/v0/organizations/ac%6De/x/7/projects/p1/a/b");
+        let matched = routes.find(&Method::GET, b"", "/v0/organizations/ac%6De/x/7/projects/p1/a/b");
         let captured: Vec<_> = matched.captured.iter().map(|s| (s.level, &*s.id)).collect();
         assert_eq!(captured, [(Level::Organization, "acme"), (Level::Project, "p1")]);
-        assert_eq!(routes.find(&Method::GET, "", "/v0/organizations//x/7/projects/p1/").index, 1);
+        assert_eq!(routes.find(&Method::GET, b"", "/v0/organizations//x/7/projects/p1/").index, 1);
     }
 
     #[test]

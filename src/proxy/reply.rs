@@ -1,6 +1,20 @@
-//! Denials and upstream errors, in the upstream's own voice.
+//! Answers of our own, in the upstream's own voice: denials, and what goes wrong on the way to the upstream.
+//!
+//! Every page is made when the config is read. Nothing of a request goes into one, so there is nothing to escape when it
+//! is sent.
 
-use http::StatusCode;
+mod pages;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+
+use super::account::Account;
+use super::body::ReplyBody;
+use super::forward::X_REQUEST_ID;
+use crate::auth::credential::Forms;
+use crate::auth::decision::Denial;
+use crate::telemetry::metrics::{Failure, Outcome};
 
 /// The formats of an answer that we make ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +33,11 @@ pub enum Format {
     Text,
 }
 
+impl Format {
+    /// All of them, in order of declaration.
+    pub const ALL: [Self; 6] = [Self::Xml, Self::XmlCablecast, Self::Json, Self::Problem, Self::Oauth, Self::Text];
+}
+
 /// How a route's format is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatRule {
@@ -35,6 +54,129 @@ pub struct Deny {
     pub format: FormatRule,
     /// Instead of the denial's own status, where that is 401 or 403: an outage keeps its 503.
     pub status: Option<StatusCode>,
-    /// Instead of the format's own body.
+    /// Instead of the format's own body, for the same denials.
     pub body: Option<String>,
+}
+
+/// What is answered: a denial, or a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Denial(Denial),
+    Failure(Failure),
+}
+
+impl Answer {
+    const COUNT: usize = Denial::ALL.len() + Failure::ALL.len();
+
+    fn all() -> impl Iterator<Item = Self> {
+        Denial::ALL.into_iter().map(Self::Denial).chain(Failure::ALL.into_iter().map(Self::Failure))
+    }
+
+    fn place(self) -> usize {
+        match self {
+            Self::Denial(denial) => denial as usize,
+            Self::Failure(failure) => Denial::ALL.len() + failure as usize,
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Denial(denial) => denial.terms().status,
+            Self::Failure(Failure::BadRequest) => StatusCode::BAD_REQUEST,
+            Self::Failure(Failure::HeadTooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Failure(Failure::MethodRefused) => StatusCode::NOT_IMPLEMENTED,
+            Self::Failure(Failure::Unreachable | Failure::Broken) => StatusCode::BAD_GATEWAY,
+            Self::Failure(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn is_challenge(self) -> bool {
+        matches!(self, Self::Denial(denial) if denial.terms().challenge)
+    }
+
+    /// How it counts.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::Denial(denial) => Outcome::Denial(denial),
+            Self::Failure(failure) => Outcome::Failure(failure),
+        }
+    }
+}
+
+/// A finished page.
+struct Page {
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+}
+
+/// All answers that a route can give.
+pub(super) struct Replies {
+    rule: FormatRule,
+    /// By format, then by answer.
+    pages: Vec<Page>,
+    challenges: Vec<HeaderValue>,
+}
+
+/// What the format of an answer may depend on; kept while the request itself is on its way.
+pub(super) struct Hints {
+    accept: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
+    ending: Option<Format>,
+}
+
+impl Hints {
+    pub(super) fn of(headers: &HeaderMap, path: &str) -> Self {
+        let ending = pages::format_of_ending(path);
+        Self { accept: headers.get(ACCEPT).cloned(), content_type: headers.get(CONTENT_TYPE).cloned(), ending }
+    }
+}
+
+impl Replies {
+    pub(super) fn new(deny: &Deny, forms: &Forms) -> Self {
+        let pages =
+            Format::ALL.iter().flat_map(|format| Answer::all().map(|answer| pages::page(*format, answer, deny)));
+        Self { rule: deny.format, pages: pages.collect(), challenges: pages::challenges(forms) }
+    }
+
+    fn format(&self, hints: &Hints) -> Format {
+        let text = |value: &Option<HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok()).map(str::to_owned);
+        match self.rule {
+            FormatRule::Always(format) => format,
+            FormatRule::Negotiated(fallback) => text(&hints.accept)
+                .and_then(|accept| pages::format_of_accept(&accept))
+                .or(hints.ending)
+                .or_else(|| text(&hints.content_type).and_then(|media| pages::format_of_media_type(&media)))
+                .unwrap_or(fallback),
+        }
+    }
+
+    /// The answer. `headers` are emptied and used again: a denial then needs no allocation of its own.
+    pub(super) fn answer(
+        &self,
+        answer: Answer,
+        hints: &Hints,
+        mut headers: HeaderMap,
+        id: HeaderValue,
+        mut account: Account,
+    ) -> Response<ReplyBody> {
+        let page = &self.pages[self.format(hints) as usize * Answer::COUNT + answer.place()];
+        headers.clear();
+        headers.insert(CONTENT_TYPE, page.content_type.clone());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID, id);
+        if answer.is_challenge() && page.status == StatusCode::UNAUTHORIZED {
+            for challenge in &self.challenges {
+                headers.append(WWW_AUTHENTICATE, challenge.clone());
+            }
+        }
+        if page.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        account.answered(page.status.as_u16());
+        let mut response = Response::new(ReplyBody::page(page.body.clone(), account));
+        *response.status_mut() = page.status;
+        *response.headers_mut() = headers;
+        response
+    }
 }

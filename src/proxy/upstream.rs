@@ -1,6 +1,26 @@
-//! The server behind Keyward.
+//! The server behind Keyward: one pool of connections per worker, so that no request crosses threads.
+//!
+//! What cannot be sent twice is not: a request goes to another connection only when the first one turned out closed
+//! before anything of it was written.
 
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::Limits;
+use super::forward::Outbound;
+use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
+use crate::telemetry::metrics::Failure;
 
 /// Where the upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,4 +29,201 @@ pub enum Target {
     Http(String),
     /// `unix:/path/to.sock`.
     Unix(PathBuf),
+}
+
+impl Target {
+    /// What `Host` says when a client does not (HTTP/1.0).
+    pub fn authority(&self) -> &str {
+        match self {
+            Self::Http(authority) => authority,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+/// One worker's way to the upstream.
+pub(super) struct Upstream {
+    target: Target,
+    limits: Limits,
+    sweeper: Arc<Sweeper>,
+    /// Unused connections, the warmest last. Only this worker's thread takes the lock, so it is never contended.
+    idle: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    sender: SendRequest<Upload>,
+    watch: Arc<Watch>,
+}
+
+/// A client's body on its way to the upstream; it notes that it gets on.
+pub(super) struct Upload {
+    body: Incoming,
+    watch: Option<Arc<Watch>>,
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { body, watch: None }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(watch) = &self.watch {
+            watch.enter(Doing::Head);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that is in use. It goes back to the pool when its answer has been read to the end, and is closed if not.
+pub(super) struct Lease {
+    upstream: Arc<Upstream>,
+    connection: Connection,
+    /// Whether the request may still be on its way although the answer is complete.
+    uploads: bool,
+}
+
+impl Lease {
+    /// The answer is complete.
+    pub(super) fn give_back(self) {
+        let Self { upstream, mut connection, uploads } = self;
+        if uploads {
+            tokio::spawn(async move {
+                if connection.sender.ready().await.is_ok() {
+                    upstream.keep(connection);
+                }
+            });
+        } else if !connection.sender.is_closed() {
+            upstream.keep(connection);
+        }
+    }
+}
+
+impl Upstream {
+    pub(super) fn new(target: Target, limits: Limits, sweeper: Arc<Sweeper>) -> Self {
+        Self { target, limits, sweeper, idle: Mutex::default() }
+    }
+
+    /// Forgets unused connections that have been closed.
+    pub(super) fn prune(&self) {
+        self.lock().retain(|connection| !connection.sender.is_closed());
+    }
+
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn send(self: &Arc<Self>, outbound: Outbound) -> Result<(Response<Incoming>, Lease), Failure> {
+        let mut request = outbound.into_request();
+        let uploads = !request.body().is_end_stream();
+        loop {
+            let (mut connection, fresh) = match self.take().await {
+                Some(connection) => (connection, false),
+                None => (self.connect().await?, true),
+            };
+            request.body_mut().watch = uploads.then(|| connection.watch.clone());
+            match exchange(&mut connection, request).await {
+                Ok(response) => return Ok((response, Lease { upstream: self.clone(), connection, uploads })),
+                Err(Unsent::Whole(back)) if !fresh => request = *back,
+                Err(Unsent::Whole(_)) => return Err(Failure::Broken),
+                Err(Unsent::Lost(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// The unused connection that was used last, if there is one that works.
+    async fn take(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.lock().pop()?;
+            // Its task may still have to note that the last answer is complete.
+            if connection.sender.ready().await.is_ok() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: Connection) {
+        connection.watch.enter(Doing::Idle);
+        self.lock().push(connection);
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        match tokio::time::timeout(self.limits.connect_timeout, self.open()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, upstream = self.target.authority(), "the upstream cannot be reached");
+                Err(Failure::Unreachable)
+            }
+            Err(_) => Err(Failure::Timeout),
+        }
+    }
+
+    async fn open(&self) -> io::Result<Connection> {
+        match &self.target {
+            Target::Http(authority) => {
+                let socket = TcpStream::connect(authority).await?;
+                socket.set_nodelay(true)?;
+                self.handshake(TokioIo::new(socket)).await
+            }
+            Target::Unix(path) => self.handshake(TokioIo::new(UnixStream::connect(path).await?)).await,
+        }
+    }
+
+    async fn handshake<S>(&self, socket: S) -> io::Result<Connection>
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let mut builder = Builder::new();
+        // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.
+        builder.writev(false).allow_obsolete_multiline_headers_in_responses(true);
+        let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
+        let limits = WaitLimits { idle: self.limits.upstream_idle_timeout, head: self.limits.response_timeout };
+        let watch = self.sweeper.watch(limits);
+        let watched = watch.clone();
+        tokio::spawn(async move { drive(&watched, connection, |_| ()).await });
+        Ok(Connection { sender, watch })
+    }
+
+    /// A panic elsewhere cannot leave the pool half changed.
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a request that was not answered.
+enum Unsent {
+    /// Nothing of it was written: it may be sent again.
+    Whole(Box<Request<Upload>>),
+    /// It may have arrived.
+    Lost(Failure),
+}
+
+async fn exchange(connection: &mut Connection, request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
+    connection.watch.enter(Doing::Head);
+    match connection.sender.try_send_request(request).await {
+        // Nobody asked for another protocol.
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Unsent::Lost(Failure::Broken)),
+        Ok(response) => {
+            connection.watch.enter(Doing::Work);
+            Ok(response)
+        }
+        Err(mut error) => match error.take_message() {
+            Some(request) => Err(Unsent::Whole(Box::new(request))),
+            None if connection.watch.was_closed() => Err(Unsent::Lost(Failure::Timeout)),
+            None => {
+                tracing::debug!(error = %error.error(), "the upstream did not answer");
+                Err(Unsent::Lost(Failure::Broken))
+            }
+        },
+    }
 }

@@ -1,0 +1,152 @@
+//! The whole: starts every part, hands each what it needs, and stops them in order. The only module that knows all others.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::control::{self, Page};
+use crate::lifecycle::{Lifecycle, Phase, stop_signal};
+use crate::ops::Ops;
+use crate::proxy::{self, Surroundings};
+use crate::replica::{Replica, Status};
+use crate::store::{AnyStore, StoreError};
+use crate::sync::Sync;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{AccessLogger, Logs};
+
+/// Why the program cannot start, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port is taken, or may not be used.
+    #[error("cannot listen on {address} ({option}): {source}")]
+    Listen {
+        /// Which option names it.
+        option: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system refuses a thread, a runtime or a signal.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// Two metrics have one name.
+    #[error("cannot start: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, and then until what is in flight has ended.
+///
+/// # Errors
+/// When it cannot start.
+pub fn serve(config: Config) -> Result<(), Error> {
+    let logs = Logs::start(&config.log);
+    logs.install(&config.log);
+    control_runtime()?.block_on(async {
+        let app = start(config, &logs).await?;
+        let signal = stop_signal().await?;
+        tracing::info!(signal, "stopping: requests in flight are finished first");
+        tokio::select! {
+            () = app.stop() => tracing::info!("stopped"),
+            _ = stop_signal() => tracing::warn!("stopped at once: a second signal came"),
+        }
+        Ok(())
+    })
+}
+
+/// The runtime of the control plane: one thread, apart from the workers, so that no scrape or pull delays a request.
+///
+/// # Errors
+/// When the system refuses it.
+pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// A started program.
+pub struct App {
+    /// Where clients connect.
+    pub proxy: SocketAddr,
+    /// Where those who run it look.
+    pub admin: Option<SocketAddr>,
+    /// Where kubelet and Prometheus look.
+    pub ops: Option<SocketAddr>,
+    replica: Arc<Replica>,
+    lifecycle: Lifecycle,
+    drain_delay: Duration,
+    data_plane: proxy::Running,
+}
+
+/// Binds every listener first, so that a taken port stops the start, and then starts every part.
+///
+/// # Errors
+/// When a port is taken, the store cannot be opened, or the system refuses something.
+pub async fn start(config: Config, logs: &Logs) -> Result<App, Error> {
+    let Config { proxy, admin, ops, sync, store, log: _, locksmith } = config;
+    let proxy_listener = bind("proxy.listen", proxy.listen)?;
+    let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
+    let ops_listener = ops.map(|ops| bind("ops.listen", ops.listen)).transpose()?;
+
+    let store = AnyStore::open(&store, locksmith.pepper.check()).await?;
+    let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
+    let (replica, writer) = Replica::new(sync.max_staleness);
+    tokio::spawn(Sync::new(store, writer, sync.poll_interval, metrics.clone(), lifecycle.clone()).run());
+
+    let ops = Ops { replica: replica.clone(), metrics: metrics.clone(), dropped: logs.dropped(), lifecycle: lifecycle.clone() };
+    let ops = serve_pages("ops", ops_listener, move |path, query| ops.page(path, query))?;
+    let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone() };
+    let admin = serve_pages("admin", admin_listener, move |path, query| admin.page(path, query))?;
+
+    let address = proxy_listener.local_addr()?;
+    let (drain_delay, workers) = (proxy.limits.drain_delay, proxy.workers);
+    let access: AccessLogger = logs.access.clone();
+    let surroundings = Surroundings { replica: replica.clone(), metrics, access, lifecycle: lifecycle.clone() };
+    let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
+    lifecycle.enter(Phase::Serving);
+    tracing::info!(proxy = %address, ?admin, ?ops, workers, "serving");
+    Ok(App { proxy: address, admin, ops, replica, lifecycle, drain_delay, data_plane })
+}
+
+impl App {
+    /// Resolves once the replica has been loaded.
+    pub async fn loaded(&self) {
+        while !matches!(self.replica.status(std::time::Instant::now()), Status::Usable(_)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Fails readiness, goes on for the configured delay, finishes what is in flight.
+    pub async fn stop(self) {
+        self.lifecycle.enter(Phase::Leaving);
+        tokio::time::sleep(self.drain_delay).await;
+        self.lifecycle.enter(Phase::Draining);
+        let data_plane = self.data_plane;
+        // Joining threads blocks; the ops listener goes on meanwhile.
+        let _ = tokio::task::spawn_blocking(move || data_plane.join()).await;
+    }
+}
+
+fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
+}
+
+fn serve_pages<A>(name: &'static str, listener: Option<TcpListener>, answer: A) -> Result<Option<SocketAddr>, Error>
+where
+    A: Fn(&str, &str) -> Page + Send + std::marker::Sync + 'static,
+{
+    let Some(listener) = listener else { return Ok(None) };
+    let address = listener.local_addr()?;
+    tokio::spawn(log_end(name, control::serve(listener, answer)));
+    Ok(Some(address))
+}
+
+async fn log_end(name: &'static str, listener: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = listener.await {
+        tracing::error!(listener = name, %error, "a listener of the control plane failed");
+    }
+}

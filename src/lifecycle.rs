@@ -1,0 +1,98 @@
+//! From start to exit: what phase the process is in, and who has asked it to stop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Where the process is in its life. It only ever moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not all listeners are bound yet.
+    Starting,
+    /// At work.
+    Serving,
+    /// Asked to stop: readiness fails, new connections are still taken.
+    Leaving,
+    /// Finishing what is in flight; no new connections.
+    Draining,
+}
+
+/// Moves the process through its phases, and tells everyone.
+#[derive(Clone)]
+pub struct Lifecycle {
+    phase: Arc<watch::Sender<Phase>>,
+    troubles: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { phase: Arc::new(watch::Sender::new(Phase::Starting)), troubles: Arc::default() }
+    }
+}
+
+impl Lifecycle {
+    /// Moves on to a phase; never back.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let later = phase > *current;
+            *current = phase.max(*current);
+            later
+        });
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Resolves once a phase has been reached or passed.
+    pub async fn reached(&self, phase: Phase) {
+        let mut receiver = self.phase.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = receiver.wait_for(|current| *current >= phase).await;
+    }
+
+    /// A part of the process is in trouble, or (`None`) no longer. For people who look, not for decisions.
+    pub fn report(&self, part: &'static str, trouble: Option<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(trouble) => troubles.insert(part, trouble),
+            None => troubles.remove(part),
+        };
+    }
+
+    /// What is in trouble now.
+    pub fn troubles(&self) -> Vec<(&'static str, String)> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.iter().map(|(part, trouble)| (*part, trouble.clone())).collect()
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT, with the signal's name.
+///
+/// # Errors
+/// When the process may not listen to signals.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn phases_only_move_on() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.enter(Phase::Draining);
+        lifecycle.enter(Phase::Serving);
+        assert_eq!(lifecycle.phase(), Phase::Draining);
+        lifecycle.reached(Phase::Leaving).await;
+    }
+}

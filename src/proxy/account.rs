@@ -1,0 +1,96 @@
+//! What is remembered of a request until it has ended, and then counted and logged: no I/O, no waiting.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HeaderValue;
+use http::{Method, Uri};
+
+use super::Session;
+use super::watch::Doing;
+use crate::auth::credential::Form;
+use crate::telemetry::access_log::{Entry, began};
+use crate::telemetry::metrics::{Failure, Outcome};
+
+/// nginx's number for a client that left before there was an answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request. Dropping it, however the request ended, settles it.
+pub(super) struct Account {
+    session: Arc<Session>,
+    started: Instant,
+    outcome: Outcome,
+    status: u16,
+    line: Option<Box<Line>>,
+}
+
+/// What only a line in the log needs.
+pub(super) struct Line {
+    pub(super) id: HeaderValue,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) client: Option<IpAddr>,
+    pub(super) key_id: String,
+    pub(super) form: Option<Form>,
+}
+
+impl Account {
+    pub(super) fn open(session: Arc<Session>, line: Option<Box<Line>>) -> Self {
+        session.watch.enter(Doing::Work);
+        session.shared.metrics.proxy.in_flight.inc();
+        let outcome = Outcome::Failure(Failure::BadRequest);
+        Self { session, started: Instant::now(), outcome, status: CLIENT_LEFT, line }
+    }
+
+    /// When the request's head had been read.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The decision has been made.
+    pub(super) fn decided(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+        self.session.shared.metrics.proxy.decision(outcome.decision(), self.started.elapsed());
+    }
+
+    /// Something went wrong after the decision.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.outcome = Outcome::Failure(failure);
+        self.session.shared.metrics.proxy.upstream_error(failure);
+    }
+
+    /// The client is being answered.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// For what only the log needs.
+    pub(super) fn line(&mut self) -> Option<&mut Line> {
+        self.line.as_deref_mut()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        self.session.watch.enter(Doing::Idle);
+        self.session.shared.metrics.proxy.in_flight.dec();
+        self.session.shared.metrics.proxy.request(self.outcome, self.status, took);
+        if let Some(line) = self.line.take().filter(|_| self.session.shared.access.wants(self.outcome)) {
+            self.session.shared.access.write(&Entry {
+                time: began(took),
+                request_id: line.id.to_str().unwrap_or_default(),
+                method: line.method.as_str(),
+                path: line.uri.path(),
+                status: self.status,
+                client: line.client,
+                decision: self.outcome.decision().label(),
+                reason: self.outcome.reason(),
+                key_id: &line.key_id,
+                form: line.form.map(Form::label),
+                duration_ms: took.as_secs_f64() * 1e3,
+            });
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The request as the upstream gets it: without the credential, without what is of one hop or could pass for ours, and
+//! with who the caller is. Every other byte passes unchanged.
+
+use std::ops::Range;
+
+use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Uri, Version};
+use hyper::body::Incoming;
+
+use super::headers::{remove_lines, strip_request};
+use super::upstream::Upload;
+use super::{IdentityValue, Inject, InjectInto, RouteSettings};
+use crate::auth::address::X_FORWARDED_FOR;
+use crate::auth::decision::{Permit, Removals};
+use crate::auth::grant::{Grant, Keys, ScopeIndex};
+use crate::auth::query;
+use crate::auth::scope::{Level, Scope};
+use crate::replica::{Names, View};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The id of a request, for finding it in logs.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A request that may be sent. Only a [`Permit`] makes one.
+pub(super) struct Outbound(Request<Upload>);
+
+/// The names under which the upstream is told who the caller is.
+pub(super) struct IdentityNames {
+    prefix: String,
+    key_id: HeaderName,
+    organization: HeaderName,
+    scope: HeaderName,
+    access: HeaderName,
+    env: HeaderName,
+    user: HeaderName,
+}
+
+impl IdentityNames {
+    /// Names with this prefix; it has been checked to be the beginning of a header name.
+    pub(super) fn new(prefix: &str) -> Option<Self> {
+        let name = |rest: &str| HeaderName::from_bytes(format!("{prefix}{rest}").as_bytes()).ok();
+        Some(Self {
+            prefix: prefix.to_ascii_lowercase(),
+            key_id: name("key-id")?,
+            organization: name("organization")?,
+            scope: name("scope")?,
+            access: name("access")?,
+            env: name("env")?,
+            user: name("user")?,
+        })
+    }
+}
+
+/// Where a request came from, and what it is called.
+pub(super) struct Origin<'o> {
+    /// The peer's address as a header value.
+    pub(super) peer: &'o HeaderValue,
+    /// Whether its forwarding headers are believed.
+    pub(super) peer_is_trusted: bool,
+    /// The request's id.
+    pub(super) id: &'o HeaderValue,
+    /// What `Host` is for a client that sends none.
+    pub(super) default_host: &'o HeaderValue,
+}
+
+/// What is known of the caller, for one request.
+struct Identity<'i> {
+    grant: &'i Grant,
+    names: Names<'i>,
+    scope: Option<&'i Scope>,
+}
+
+impl Outbound {
+    /// Edits a request in place into the one that is sent.
+    pub(super) fn new(
+        request: Request<Incoming>,
+        permit: Permit,
+        settings: &RouteSettings,
+        names: &IdentityNames,
+        view: &View,
+        origin: &Origin<'_>,
+    ) -> Self {
+        let (mut head, body) = request.into_parts();
+        let grant = permit.grant().copied();
+        let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
+        let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
+
+        set_host(&mut head.headers, &head.uri, origin.default_host);
+        remove_credential(&mut head.headers, &removals);
+        strip_request(&mut head.headers, &names.prefix, origin.peer_is_trusted);
+        add_origin(&mut head.headers, origin);
+        if let Some(identity) = &identity {
+            add_identity(&mut head.headers, identity, names);
+        }
+        for inject in &settings.inject {
+            if let InjectInto::Header(name) = &inject.into {
+                inject_header(&mut head.headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
+            }
+        }
+        if let Some(uri) = rewrite(&head.uri, removals.query, &settings.inject, identity.as_ref()) {
+            head.uri = uri;
+        }
+        head.version = Version::HTTP_11;
+        Self(Request::from_parts(head, Upload::new(body)))
+    }
+
+    pub(super) fn into_request(self) -> Request<Upload> {
+        self.0
+    }
+}
+
+impl<'i> Identity<'i> {
+    fn of(grant: &'i Grant, view: &'i View) -> Self {
+        let scope = (grant.scope != ScopeIndex::EVERYWHERE).then(|| view.scope(grant.scope)).flatten();
+        Self { grant, names: view.names(grant.key), scope }
+    }
+
+    fn value(&self, value: IdentityValue) -> Option<String> {
+        match value {
+            IdentityValue::KeyId => Some(self.names.id.to_owned()),
+            IdentityValue::KeyName => Some(self.names.name.to_owned()),
+            IdentityValue::User => self.names.user.map(str::to_owned),
+            IdentityValue::Organization => self.scope?.id_at(Level::Organization).map(str::to_owned),
+            IdentityValue::Scope => self.scope.map(ToString::to_string),
+        }
+    }
+}
+
+/// The host of an absolute target goes before the header (RFC 9112 section 3.2.2).
+fn set_host(headers: &mut HeaderMap, uri: &Uri, default: &HeaderValue) {
+    if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        headers.insert(HOST, host);
+    } else if !headers.contains_key(HOST) {
+        headers.insert(HOST, default.clone());
+    }
+}
+
+fn remove_credential(headers: &mut HeaderMap, removals: &Removals) {
+    if !removals.authorization.is_empty() {
+        remove_lines(headers, &AUTHORIZATION, |line| removals.authorization.has(line));
+    }
+    if let Some(name) = &removals.header_name {
+        remove_lines(headers, name, |line| removals.header.has(line));
+    }
+}
+
+/// Says where the request came from. What an untrusted peer said of it has been stripped.
+fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
+    let forwarded_for = if origin.peer_is_trusted { appended(headers, origin.peer) } else { origin.peer.clone() };
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    // The chain continues in one header; a second one that lacks this hop would contradict it.
+    if origin.peer_is_trusted {
+        headers.remove(FORWARDED);
+    }
+    if !origin.peer_is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    let says_host = origin.peer_is_trusted && headers.contains_key(X_FORWARDED_HOST);
+    if let Some(host) = headers.get(HOST).filter(|_| !says_host).cloned() {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    headers.insert(X_REQUEST_ID, origin.id.clone());
+    if !headers.get(TRACEPARENT).is_some_and(is_traceparent)
+        && let Some(value) = traceparent(origin.id)
+    {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// The list of hops with the peer behind it. Without a list, and with the client known otherwise, it begins with the client.
+fn appended(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
+}
+
+/// W3C trace context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    bytes.len() == 55
+        && bytes.iter().enumerate().all(|(at, byte)| match at {
+            2 | 35 | 52 => *byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+        })
+}
+
+/// A trace that begins here, with the request's id as its own. Sampled: servers that trace everything by default would
+/// otherwise stop doing so.
+fn traceparent(id: &HeaderValue) -> Option<HeaderValue> {
+    let id = id.as_bytes();
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000001-01";
+    let hex = id.len() == 32 && id.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte));
+    value[3..35].copy_from_slice(id.get(..32).filter(|_| hex)?);
+    value[36..52].copy_from_slice(&id[16..32]);
+    HeaderValue::from_bytes(&value).ok()
+}
+
+fn add_identity(headers: &mut HeaderMap, identity: &Identity<'_>, names: &IdentityNames) {
+    insert(headers, &names.key_id, identity.names.id);
+    headers.insert(&names.access, HeaderValue::from_static(identity.grant.access.label()));
+    headers.insert(&names.env, HeaderValue::from_static(identity.grant.environment.label()));
+    if let Some(scope) = identity.scope {
+        insert(headers, &names.scope, &scope.to_string());
+        if let Some(organization) = scope.id_at(Level::Organization) {
+            insert(headers, &names.organization, organization);
+        }
+    }
+    if let Some(user) = identity.names.user {
+        insert(headers, &names.user, user);
+    }
+}
+
+/// A value that no header can hold (a name with a line break, say) is left out.
+fn insert(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+        headers.insert(name, value);
+    }
+}
+
+fn inject_header(headers: &mut HeaderMap, name: &HeaderName, value: Option<String>) {
+    headers.remove(name);
+    if let Some(value) = value {
+        insert(headers, name, &value);
+    }
+}
+
+/// The target that is sent, where it differs from the one that came: in origin form, and with its query edited.
+fn rewrite(uri: &Uri, mut cuts: Vec<Range<usize>>, injects: &[Inject], identity: Option<&Identity<'_>>) -> Option<Uri> {
+    let injected: Vec<(&str, Option<String>)> = injects
+        .iter()
+        .filter_map(|inject| match &inject.into {
+            InjectInto::Query(name) => Some((&**name, identity.and_then(|i| i.value(inject.value)))),
+            InjectInto::Header(_) => None,
+        })
+        .collect();
+    if cuts.is_empty() && injected.is_empty() && uri.authority().is_none() {
+        return None;
+    }
+    let sent = uri.query().unwrap_or_default();
+    cuts.extend(injected.iter().flat_map(|(name, _)| query::parameters(sent, name)).map(|parameter| parameter.whole));
+    cuts.sort_unstable_by_key(|cut| cut.start);
+    cuts.dedup();
+    let mut query = query::without(sent, &cuts);
+    for (name, value) in injected.iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
+        query::append(&mut query, name, value);
+    }
+    // A query that was there and empty from the start stays: `/a?` is not `/a`.
+    let keeps_mark = !query.is_empty() || (uri.query().is_some() && cuts.is_empty());
+    let target = if keeps_mark { format!("{}?{query}", uri.path()) } else { uri.path().to_owned() };
+    PathAndQuery::try_from(target).ok().map(Uri::from)
+}

@@ -1,0 +1,126 @@
+//! Requests that cannot be forwarded as they stand: another server might see another request in the same bytes.
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Version};
+use hyper::body::Body;
+
+use crate::telemetry::metrics::Failure;
+
+/// Why a request is not forwarded, whoever sent it.
+pub(super) fn unfit<B: Body>(request: &Request<B>, max_headers: usize) -> Option<Failure> {
+    let headers = request.headers();
+    if headers.len() > max_headers {
+        Some(Failure::HeadTooLarge)
+    } else if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        Some(Failure::MethodRefused)
+    } else if !has_one_host(request)
+        || (!request.body().is_end_stream() && !is_plainly_framed(request.version(), headers))
+    {
+        Some(Failure::BadRequest)
+    } else {
+        None
+    }
+}
+
+/// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2), and no user in an absolute target.
+fn has_one_host<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let hosts = headers.get_all(HOST);
+    let mut hosts = hosts.iter();
+    let authority_is_plain = request.uri().authority().is_none_or(|authority| !authority.as_str().contains('@'));
+    let host_fits = match hosts.next() {
+        Some(host) => {
+            host.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]%~!$&'()*+=".contains(byte))
+        }
+        None => request.version() == Version::HTTP_10 || request.uri().authority().is_some(),
+    };
+    host_fits && authority_is_plain && hosts.next().is_none()
+}
+
+/// One plain decimal `Content-Length`, or exactly `chunked` in HTTP/1.1 (reliability catalogue 48 to 51).
+fn is_plainly_framed(version: Version, headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let fits = match (codings.next(), lengths.next()) {
+        (Some(coding), None) => version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (None, Some(length)) => is_plain_decimal(length),
+        (Some(_), Some(_)) => false,
+        (None, None) => true,
+    };
+    fits && codings.next().is_none() && lengths.next().is_none()
+}
+
+fn is_plain_decimal(value: &HeaderValue) -> bool {
+    let digits = value.as_bytes();
+    digits == b"0" || (!digits.starts_with(b"0") && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body of which nothing is known.
+    struct SomeBody;
+
+    impl Body for SomeBody {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(None)
+        }
+    }
+
+    #[track_caller]
+    fn check(method: &str, target: &str, version: Version, lines: &[(&str, &str)], expected: Option<Failure>) {
+        let mut request = Request::builder().method(method).uri(target).version(version);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        assert_eq!(unfit(&request.body(SomeBody).unwrap(), 5), expected, "{method} {target} {lines:?}");
+    }
+
+    #[test]
+    fn only_what_every_server_reads_alike_is_forwarded() {
+        const V11: Version = Version::HTTP_11;
+        const BAD: Option<Failure> = Some(Failure::BadRequest);
+        check("GET", "/", V11, &[("host", "a.example:80")], None);
+        check("GET", "/", V11, &[("host", "[::1]:80")], None);
+        check("GET", "/", V11, &[], BAD);
+        check("GET", "/", Version::HTTP_10, &[], None);
+        check("GET", "/", V11, &[("host", "a"), ("host", "a")], BAD);
+        for host in ["a, b", "user@a", "a/b", "a b", "a#", "a?"] {
+            check("GET", "/", V11, &[("host", host)], BAD);
+        }
+        check("GET", "http://a/x", V11, &[], None);
+        check("GET", "http://user@a/x", V11, &[("host", "a")], BAD);
+        check("CONNECT", "a:1", V11, &[("host", "a")], Some(Failure::MethodRefused));
+        check("TRACE", "/", V11, &[("host", "a")], Some(Failure::MethodRefused));
+        check(
+            "GET",
+            "/",
+            V11,
+            &[("host", "a"), ("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", "")],
+            Some(Failure::HeadTooLarge),
+        );
+        for (length, expected) in
+            [("0", None), ("10", None), ("007", BAD), ("00", BAD), ("+1", BAD), ("", BAD), ("1, 1", BAD)]
+        {
+            check("POST", "/", V11, &[("host", "a"), ("content-length", length)], expected);
+        }
+        for (coding, expected) in
+            [("chunked", None), ("Chunked", None), ("identity, chunked", BAD), (",chunked", BAD), ("gzip", BAD)]
+        {
+            check("POST", "/", V11, &[("host", "a"), ("transfer-encoding", coding)], expected);
+        }
+        check("POST", "/", Version::HTTP_10, &[("host", "a"), ("transfer-encoding", "chunked")], BAD);
+        check("POST", "/", V11, &[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "1")], BAD);
+        check("POST", "/", V11, &[("host", "a"), ("content-length", "1"), ("content-length", "1")], BAD);
+    }
+}

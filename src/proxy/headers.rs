@@ -1,0 +1,236 @@
+//! Which header fields go no further: those of one hop, and those that could pass for ours.
+//!
+//! Servers that hand headers on as CGI variables turn `-` into `_`, so `X_Keyward_Key_Id` is as good as ours to them. Every
+//! name is therefore judged with `_` read as `-`. Names arrive in lower case: the `http` crate stores them so.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// What happens to a field of a request on its way to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It passes.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// It says where the request came from: it passes from trusted proxies only.
+    Forwarding,
+}
+
+/// Removes from a request what goes no further. `prefix` is that of the identity headers, in lower case.
+pub(super) fn strip_request(headers: &mut HeaderMap, prefix: &str, peer_is_trusted: bool) {
+    let goes = |name: &HeaderName| match fate(name.as_str(), prefix) {
+        Fate::Pass => false,
+        Fate::Drop => true,
+        Fate::Forwarding => !peer_is_trusted,
+    };
+    strip(headers, goes);
+}
+
+/// Removes from an answer what is meant for us alone.
+pub(super) fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, |name| is_hop_by_hop(name.as_str()));
+}
+
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    // One pass over the names first: most messages have nothing to strip, and a look costs less than ten removals.
+    if !headers.keys().any(&goes) {
+        return;
+    }
+    let mut names: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    names.extend(named_by_connection(headers));
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Fields that `Connection` declares to be of this hop. Those that frame or route the message are not up to it.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    names.filter(|name| name != HOST && name != CONTENT_LENGTH).collect()
+}
+
+fn fate(name: &str, prefix: &str) -> Fate {
+    if !name.contains('_') {
+        return fate_of_dashed(name, prefix);
+    }
+    let dashed = name.replace('_', "-");
+    match fate_of_dashed(&dashed, prefix) {
+        Fate::Pass if dashed == CONTENT_LENGTH.as_str() || dashed == HOST.as_str() => Fate::Drop,
+        // A trusted proxy writes dashes.
+        Fate::Forwarding => Fate::Drop,
+        fate @ (Fate::Pass | Fate::Drop) => fate,
+    }
+}
+
+fn fate_of_dashed(name: &str, prefix: &str) -> Fate {
+    if name.starts_with(prefix) {
+        return Fate::Drop;
+    }
+    match name.as_bytes().first() {
+        Some(b'x') => match name {
+            // Servers that believe these serve another path or method than the one that was judged.
+            "x-original-url" | "x-rewrite-url" | "x-http-method" | "x-http-method-override" | "x-method-override" => {
+                Fate::Drop
+            }
+            "x-real-ip" => Fate::Forwarding,
+            _ if name.starts_with("x-forwarded-") => Fate::Forwarding,
+            _ => Fate::Pass,
+        },
+        Some(b'f') if name == FORWARDED.as_str() => Fate::Forwarding,
+        // The client has been told to continue by us.
+        Some(b'e') if name == EXPECT.as_str() => Fate::Drop,
+        Some(_) | None if is_hop_by_hop(name) => Fate::Drop,
+        Some(_) | None => Fate::Pass,
+    }
+}
+
+/// RFC 9110 section 7.6.1, and what was hop-by-hop in its predecessors. Bodies are framed anew for each hop.
+fn is_hop_by_hop(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'c') => name == CONNECTION.as_str(),
+        Some(b'h') => name == "http2-settings",
+        Some(b'k') => name == "keep-alive",
+        Some(b'p') => {
+            name == PROXY_AUTHENTICATE.as_str() || name == PROXY_AUTHORIZATION.as_str() || name == "proxy-connection"
+        }
+        Some(b't') => name == TE.as_str() || name == TRAILER.as_str() || name == TRANSFER_ENCODING.as_str(),
+        Some(b'u') => name == UPGRADE.as_str(),
+        Some(_) | None => false,
+    }
+}
+
+/// Removes some lines of one header, and keeps the others in their order.
+pub(super) fn remove_lines(headers: &mut HeaderMap, name: &HeaderName, goes: impl Fn(usize) -> bool) {
+    if headers.get_all(name).iter().nth(1).is_none() {
+        if goes(0) {
+            headers.remove(name);
+        }
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(name).iter().enumerate().filter(|(line, _)| !goes(*line)).map(|(_, v)| v.clone()).collect();
+    headers.remove(name);
+    for value in kept {
+        headers.append(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(sent: &[(&str, &str)], trusted: bool, kept: &[&str]) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        strip_request(&mut headers, "x-keyward-", trusted);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, kept, "{sent:?}");
+    }
+
+    #[test]
+    fn what_is_of_one_hop_goes_no_further() {
+        check(
+            &[("host", "a"), ("accept", "*/*"), ("user-agent", "x"), ("te-st", "1")],
+            false,
+            &["accept", "host", "te-st", "user-agent"],
+        );
+        for name in [
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+        ] {
+            check(&[(name, "x"), ("a", "1")], false, &["a"]);
+        }
+        check(
+            &[
+                ("connection", "close, X-One"),
+                ("connection", "x-two"),
+                ("x-one", "1"),
+                ("x-two", "2"),
+                ("x-three", "3"),
+            ],
+            false,
+            &["x-three"],
+        );
+        check(
+            &[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")],
+            false,
+            &["content-length", "host"],
+        );
+    }
+
+    #[test]
+    fn identity_headers_cannot_be_forged_in_any_spelling() {
+        for name in [
+            "X-Keyward-Key-Id",
+            "x-keyward-anything",
+            "X_KEYWARD_KEY_ID",
+            "x-keyward_scope",
+            "X_Keyward-User",
+            "X-KEYWARD-",
+        ] {
+            check(&[(name, "forged"), ("x-keywarden", "1")], false, &["x-keywarden"]);
+            check(&[(name, "forged")], true, &[]);
+        }
+    }
+
+    #[test]
+    fn forwarding_headers_pass_from_trusted_proxies_only() {
+        let sent =
+            [("x-forwarded-for", "1"), ("forwarded", "for=1"), ("x-real-ip", "1"), ("x-forwarded-proto", "https")];
+        check(&sent, false, &[]);
+        check(&sent, true, &["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"]);
+        check(&[("x_forwarded_for", "1"), ("x_real_ip", "1")], true, &[]);
+    }
+
+    #[test]
+    fn overrides_and_twins_of_framing_headers_never_pass() {
+        for name in [
+            "X-Original-URL",
+            "X-Rewrite-URL",
+            "X-HTTP-Method-Override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+            "X_Original_Url",
+        ] {
+            check(&[(name, "/admin")], true, &[]);
+        }
+        check(
+            &[
+                ("content_length", "5"),
+                ("transfer_encoding", "chunked"),
+                ("http2-settings", "x"),
+                ("expect", "100-continue"),
+            ],
+            true,
+            &[],
+        );
+    }
+
+    #[test]
+    fn some_lines_of_a_header_are_removed_and_the_others_stay_in_order() {
+        for (gone, kept) in
+            [(&[0][..], &["b", "c"][..]), (&[1], &["a", "c"]), (&[0, 1, 2], &[]), (&[], &["a", "b", "c"])]
+        {
+            let mut headers = HeaderMap::new();
+            for value in ["a", "b", "c"] {
+                headers.append("k", value.parse().unwrap());
+            }
+            remove_lines(&mut headers, &HeaderName::from_static("k"), |line| gone.contains(&line));
+            assert_eq!(headers.get_all("k").iter().collect::<Vec<_>>(), kept);
+        }
+    }
+}

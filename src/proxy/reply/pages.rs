@@ -1,0 +1,316 @@
+//! The texts of answers, and which format a client reads.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderValue;
+use serde_json::json;
+
+use super::{Answer, Deny, Format, Page};
+use crate::auth::credential::Forms;
+use crate::auth::decision::Denial;
+use crate::telemetry::metrics::Failure;
+
+/// Seed 002 prints this declaration with a space before `?>`, and no line break after `Access Denied`.
+const CABLECAST: &str = "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\n";
+
+/// What a client is told.
+struct Wording {
+    code: &'static str,
+    title: &'static str,
+    detail: &'static str,
+}
+
+fn wording(answer: Answer) -> Wording {
+    let (code, title, detail) = match answer {
+        Answer::Denial(denial) => (denial.terms().public_code, title(denial), detail(denial)),
+        Answer::Failure(Failure::BadRequest) => {
+            ("bad_request", "Bad Request", "The request cannot be forwarded as it stands.")
+        }
+        Answer::Failure(Failure::HeadTooLarge) => {
+            ("head_too_large", "Request Header Fields Too Large", "The request has too many header fields.")
+        }
+        Answer::Failure(Failure::MethodRefused) => {
+            ("method_refused", "Not Implemented", "Requests with this method are not forwarded.")
+        }
+        Answer::Failure(Failure::Unreachable) => ("bad_gateway", "Bad Gateway", "The server behind cannot be reached."),
+        Answer::Failure(Failure::Broken) => ("bad_gateway", "Bad Gateway", "The server behind gave no usable answer."),
+        Answer::Failure(Failure::Timeout) => {
+            ("gateway_timeout", "Gateway Timeout", "The server behind did not answer in time.")
+        }
+    };
+    Wording { code, title, detail }
+}
+
+fn title(denial: Denial) -> &'static str {
+    match denial.terms().status {
+        StatusCode::BAD_REQUEST => "Bad Request",
+        StatusCode::SERVICE_UNAVAILABLE => "Service Unavailable",
+        _ => "Access Denied",
+    }
+}
+
+fn detail(denial: Denial) -> &'static str {
+    match denial {
+        Denial::MissingCredential => "This request needs an API key.",
+        Denial::MalformedCredential
+        | Denial::UnknownCredential
+        | Denial::RevokedCredential
+        | Denial::DisabledCredential
+        | Denial::ExpiredCredential
+        | Denial::SuspendedScope => "The API key is not valid.",
+        Denial::AmbiguousCredential => "The request carries more than one API key; send exactly one.",
+        Denial::AmbiguousPath => "The path can be read in more than one way; send it in its plain form.",
+        Denial::AddressNotAllowed => "The API key may not be used from this address.",
+        Denial::ReadOnlyKey => "The API key may only read.",
+        Denial::OutsideScope => "The API key does not reach this resource.",
+        Denial::WrongEnvironment => "The API key belongs to another environment.",
+        Denial::ReplicaNotLoaded | Denial::ReplicaExpired => {
+            "API keys cannot be checked at the moment; try again shortly."
+        }
+    }
+}
+
+/// Makes one page. A route's own status and body stand for its 401s and 403s only.
+pub(super) fn page(format: Format, answer: Answer, deny: &Deny) -> Page {
+    let status = answer.status();
+    let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let own_body = deny.body.as_ref().filter(|_| is_refusal).cloned();
+    Page {
+        status: deny.status.filter(|_| is_refusal).unwrap_or(status),
+        content_type: HeaderValue::from_static(content_type(format)),
+        body: Bytes::from(own_body.unwrap_or_else(|| body(format, status, &wording(answer)))),
+    }
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Xml | Format::XmlCablecast => "text/xml; charset=utf-8",
+        Format::Json | Format::Oauth => "application/json",
+        Format::Problem => "application/problem+json",
+        Format::Text => "text/plain; charset=utf-8",
+    }
+}
+
+fn body(format: Format, status: StatusCode, Wording { code, title, detail }: &Wording) -> String {
+    match format {
+        Format::Xml => format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<error><code>{}</code><message>{}</message><detail>{}</detail></error>\n",
+            escape_xml(code),
+            escape_xml(title),
+            escape_xml(detail)
+        ),
+        Format::XmlCablecast => format!("{CABLECAST}{title}"),
+        Format::Json => {
+            json!({"success": false, "result": null, "links": null, "errors": [{"code": code, "message": title, "detail": detail}]}).to_string()
+        }
+        Format::Problem => {
+            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail, "code": code}).to_string()
+        }
+        Format::Oauth => json!({"error": oauth_error(status), "error_description": detail}).to_string(),
+        Format::Text => format!("{title}: {detail}\n"),
+    }
+}
+
+/// RFC 6750 section 3.1; outages as in RFC 6749 section 4.1.2.1.
+fn oauth_error(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "invalid_token",
+        StatusCode::FORBIDDEN => "insufficient_scope",
+        _ if status.is_client_error() => "invalid_request",
+        StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
+        _ => "server_error",
+    }
+}
+
+fn escape_xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// One `WWW-Authenticate` line for each scheme that is on. On lines of their own: Subversion and `wget --user` send Basic
+/// only when it is offered, and do not look behind a comma.
+pub(super) fn challenges(forms: &Forms) -> Vec<HeaderValue> {
+    let mut lines = Vec::new();
+    if forms.bearer {
+        lines.push("Bearer realm=\"keyward\"".to_owned());
+    }
+    if forms.basic {
+        lines.push("Basic realm=\"keyward\", charset=\"UTF-8\"".to_owned());
+    }
+    if forms.organization || forms.bare || forms.header.is_some() || forms.query.is_some() {
+        let header = forms.header.as_ref().map(|name| format!(", header={}", quoted(name.as_str())));
+        let query = forms.query.as_ref().map(|name| format!(", query={}", quoted(name)));
+        lines.push(format!("ApiKey realm=\"keyward\"{}{}", header.unwrap_or_default(), query.unwrap_or_default()));
+    }
+    lines.iter().filter_map(|line| HeaderValue::from_str(line).ok()).collect()
+}
+
+/// A quoted string of RFC 9110.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The format that a client prefers among those we have; `None` if it does not say.
+pub(super) fn format_of_accept(accept: &str) -> Option<Format> {
+    let mut best: Option<(Format, f32)> = None;
+    for item in accept.split(',') {
+        let (media, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let quality =
+            parameters.split(';').find_map(|p| p.trim().strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+        if let Some(format) = format_of_media_type(media)
+            && quality > best.map_or(0.0, |(_, q)| q)
+        {
+            best = Some((format, quality));
+        }
+    }
+    best.map(|(format, _)| format)
+}
+
+/// The format that goes with a media type.
+pub(super) fn format_of_media_type(media: &str) -> Option<Format> {
+    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/problem+json" => Some(Format::Problem),
+        "application/json" => Some(Format::Json),
+        "application/xml" | "text/xml" => Some(Format::Xml),
+        "text/plain" => Some(Format::Text),
+        _ if essence.ends_with("+json") => Some(Format::Json),
+        // Browsers ask for application/xhtml+xml; what they get is XML that they can show.
+        _ if essence.ends_with("+xml") => Some(Format::Xml),
+        _ => None,
+    }
+}
+
+/// The format that goes with the ending of a path.
+pub(super) fn format_of_ending(path: &str) -> Option<Format> {
+    let name = path.rsplit('/').next()?;
+    match name.rsplit_once('.')?.1 {
+        "xml" | "xsl" | "xspf" | "rss" | "atom" => Some(Format::Xml),
+        "json" => Some(Format::Json),
+        "txt" => Some(Format::Text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::reply::FormatRule;
+
+    fn deny() -> Deny {
+        Deny { format: FormatRule::Negotiated(Format::Xml), status: None, body: None }
+    }
+
+    fn text(format: Format, denial: Denial) -> String {
+        String::from_utf8(page(format, Answer::Denial(denial), &deny()).body.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_format_speaks_its_own_language() {
+        for (format, expected) in [
+            (
+                Format::Xml,
+                "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<error><code>invalid_credential</code><message>Access Denied</message>\
+                 <detail>The API key is not valid.</detail></error>\n",
+            ),
+            (Format::XmlCablecast, "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\nAccess Denied"),
+            (
+                Format::Json,
+                "{\"errors\":[{\"code\":\"invalid_credential\",\"detail\":\"The API key is not valid.\",\"message\":\"Access Denied\"}],\
+                 \"links\":null,\"result\":null,\"success\":false}",
+            ),
+            (
+                Format::Problem,
+                "{\"code\":\"invalid_credential\",\"detail\":\"The API key is not valid.\",\"status\":401,\"title\":\"Access Denied\",\
+                 \"type\":\"about:blank\"}",
+            ),
+            (Format::Oauth, "{\"error\":\"invalid_token\",\"error_description\":\"The API key is not valid.\"}"),
+            (Format::Text, "Access Denied: The API key is not valid.\n"),
+        ] {
+            assert_eq!(text(format, Denial::UnknownCredential), expected);
+            assert_eq!(text(format, Denial::RevokedCredential), expected, "they look alike from outside");
+        }
+    }
+
+    #[test]
+    fn b22_b23_cablecast_says_the_same_for_no_key_and_a_wrong_one() {
+        assert_eq!(
+            text(Format::XmlCablecast, Denial::MissingCredential),
+            text(Format::XmlCablecast, Denial::UnknownCredential)
+        );
+    }
+
+    #[test]
+    fn b24_a_route_may_answer_in_exact_words_but_an_outage_stays_one() {
+        let body = "< ?xml version=\"1.0\" encoding=\"utf-8\" ?>\nAccess Denied";
+        let deny = Deny { status: Some(StatusCode::OK), body: Some(body.to_owned()), ..deny() };
+        for denial in [Denial::MissingCredential, Denial::UnknownCredential, Denial::ReadOnlyKey] {
+            let page = page(Format::Xml, Answer::Denial(denial), &deny);
+            assert_eq!((page.status, &*page.body), (StatusCode::OK, body.as_bytes()));
+        }
+        for (answer, status) in [
+            (Answer::Denial(Denial::ReplicaExpired), 503),
+            (Answer::Denial(Denial::AmbiguousPath), 400),
+            (Answer::Failure(Failure::Unreachable), 502),
+            (Answer::Failure(Failure::Timeout), 504),
+        ] {
+            let page = page(Format::Xml, answer, &deny);
+            assert_eq!(page.status.as_u16(), status);
+            assert_ne!(&*page.body, body.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_client_says_what_it_reads() {
+        for (accept, expected) in [
+            ("application/json", Some(Format::Json)),
+            ("application/xml", Some(Format::Xml)),
+            ("text/xml;q=0.5, application/json;q=0.4", Some(Format::Xml)),
+            ("text/xml;q=0.4, application/json; q=0.5", Some(Format::Json)),
+            ("application/json;q=0, text/plain", Some(Format::Text)),
+            ("application/problem+json, application/json", Some(Format::Problem)),
+            ("application/vnd.api+json", Some(Format::Json)),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Some(Format::Xml)),
+            ("*/*", None),
+            ("text/html", None),
+            ("", None),
+            (",;q=,application/", None),
+        ] {
+            assert_eq!(format_of_accept(accept), expected, "{accept}");
+        }
+        for (path, expected) in [
+            ("/a.xml", Some(Format::Xml)),
+            ("/status.xsl", Some(Format::Xml)),
+            ("/a/b.json", Some(Format::Json)),
+            ("/a.xml/b", None),
+            ("/xml", None),
+            ("/", None),
+        ] {
+            assert_eq!(format_of_ending(path), expected, "{path}");
+        }
+        assert_eq!(format_of_media_type("Application/JSON; charset=utf-8"), Some(Format::Json));
+        assert_eq!(format_of_media_type("application/x-www-form-urlencoded"), None);
+    }
+
+    #[test]
+    fn a_challenge_for_each_form_that_is_on() {
+        let header = Some(http::HeaderName::from_static("x-api-key"));
+        let on =
+            Forms { organization: true, bearer: true, basic: true, bare: true, header, query: Some("a\"b\\".into()) };
+        assert_eq!(
+            challenges(&on),
+            [
+                "Bearer realm=\"keyward\"",
+                "Basic realm=\"keyward\", charset=\"UTF-8\"",
+                "ApiKey realm=\"keyward\", header=\"x-api-key\", query=\"a\\\"b\\\\\""
+            ]
+        );
+        let basic = Forms { organization: false, bearer: false, basic: true, bare: false, header: None, query: None };
+        assert_eq!(challenges(&basic).len(), 1);
+        assert!(challenges(&Forms { basic: false, ..basic }).is_empty());
+    }
+
+    #[test]
+    fn markup_in_xml_is_escaped() {
+        assert_eq!(escape_xml("<a&b>"), "&lt;a&amp;b&gt;");
+    }
+}

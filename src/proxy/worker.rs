@@ -1,0 +1,200 @@
+//! A worker: one thread with a runtime and a pool of its own. A request never leaves the worker that its connection came to.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::upstream::Upstream;
+use super::watch::{Signal, Sweeper, WaitLimits, WatchedSocket, drive};
+use super::{Session, Shared, handle};
+use crate::lifecycle::{Lifecycle, Phase};
+
+/// How long idle connections are kept when draining: a client may be sending its next request at this very moment, and
+/// gets an answer that closes the connection. Closing at once would lose that request.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What the tasks of a worker share.
+pub(super) struct Worker {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) sweeper: Arc<Sweeper>,
+    draining: AtomicBool,
+    /// Open connections; the acceptor looks at it too.
+    open: Arc<AtomicUsize>,
+    ids: RequestIds,
+}
+
+/// A connection on its way from the acceptor.
+pub(super) type Accepted = (std::net::TcpStream, SocketAddr);
+
+impl Worker {
+    fn new(shared: &Shared, open: Arc<AtomicUsize>) -> Arc<Self> {
+        let sweeper = Arc::<Sweeper>::default();
+        let upstream = Arc::new(Upstream::new(shared.target.clone(), shared.limits.clone(), sweeper.clone()));
+        Arc::new(Self { upstream, sweeper, draining: AtomicBool::new(false), open, ids: RequestIds::default() })
+    }
+
+    /// Whether connections are to be closed after the answer.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// A new request's id.
+    pub(super) fn next_id(&self) -> HeaderValue {
+        self.ids.next()
+    }
+
+    /// Waits until all connections have closed, at most so long.
+    async fn all_closed(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.open.load(Relaxed) > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+
+    async fn drain(&self, limit: Duration) {
+        self.draining.store(true, Relaxed);
+        if self.all_closed(IDLE_GRACE.min(limit)).await {
+            return;
+        }
+        self.sweeper.send_all(Signal::Finish);
+        if !self.all_closed(limit.saturating_sub(IDLE_GRACE)).await {
+            tracing::warn!(connections = self.open.load(Relaxed), "closing connections that did not finish in time");
+            self.sweeper.send_all(Signal::Close);
+            self.all_closed(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Serves connections until the process has drained.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    open: Arc<AtomicUsize>,
+    mut accepted: UnboundedReceiver<Accepted>,
+    lifecycle: Lifecycle,
+) {
+    let worker = Worker::new(&shared, open);
+    let sweeping = worker.clone();
+    tokio::spawn(async move { sweeping.sweeper.run(|| sweeping.upstream.prune()).await });
+    // The acceptor drops its end when it stops: what it still has handed over comes first.
+    while let Some((socket, peer)) = accepted.recv().await {
+        match TcpStream::from_std(socket) {
+            Ok(socket) => serve(&shared, &worker, socket, peer),
+            Err(error) => {
+                worker.open.fetch_sub(1, Relaxed);
+                tracing::warn!(%error, "a connection could not be taken over");
+            }
+        }
+    }
+    lifecycle.reached(Phase::Draining).await;
+    worker.drain(shared.limits.drain_timeout).await;
+}
+
+fn serve(shared: &Arc<Shared>, worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+    let _ = socket.set_nodelay(true);
+    let limits = WaitLimits { idle: shared.limits.idle_timeout, head: shared.limits.head_timeout };
+    let watch = worker.sweeper.watch(limits);
+    let session = Arc::new(Session::new(shared.clone(), worker.clone(), watch.clone(), peer.ip()));
+    let open = OpenConnection::new(shared.clone(), worker.clone());
+    let mut builder = Builder::new();
+    // Neither `pipeline_flush` (a client that does not read would fill the memory) nor `max_headers` (14 % of a request).
+    builder.writev(false).max_header_size(shared.limits.max_head_bytes);
+    let service = service_fn(move |request| handle(session.clone(), request));
+    let connection = builder.serve_connection(WatchedSocket::new(socket, watch.clone()), service);
+    spawn_isolated(open, async move {
+        drive(&watch, connection, hyper::server::conn::http1::Connection::graceful_shutdown).await;
+    });
+}
+
+/// Runs a connection as a task of its own, so that a panic in it takes nothing else down.
+fn spawn_isolated(open: OpenConnection, connection: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        let _open = open;
+        connection.await;
+    });
+}
+
+/// Counts a connection as long as it is open, however it ends.
+struct OpenConnection {
+    shared: Arc<Shared>,
+    worker: Arc<Worker>,
+}
+
+impl OpenConnection {
+    fn new(shared: Arc<Shared>, worker: Arc<Worker>) -> Self {
+        shared.metrics.proxy.connections.inc();
+        shared.metrics.proxy.connections_open.inc();
+        Self { shared, worker }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.worker.open.fetch_sub(1, Relaxed);
+        self.shared.metrics.proxy.connections_open.dec();
+        if std::thread::panicking() {
+            self.shared.metrics.proxy.panics.inc();
+        }
+    }
+}
+
+/// Ids of requests: 128 bits that do not repeat. They are names, not secrets, so no cryptography is spent on them.
+struct RequestIds {
+    seed: u64,
+    count: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        // Without random numbers of the system, the clock keeps workers apart well enough for names.
+        let clock = || Instant::now().elapsed().as_nanos() as u64 ^ std::process::id() as u64;
+        Self {
+            seed: getrandom::u64().unwrap_or_else(|_| clock()),
+            count: AtomicU64::new(getrandom::u64().unwrap_or_default()),
+        }
+    }
+}
+
+impl RequestIds {
+    fn next(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let count = self.count.fetch_add(1, Relaxed);
+        let id = u128::from(mix(self.seed ^ count)) << 64 | u128::from(mix(self.seed.wrapping_add(count)));
+        let mut text = [0; 32];
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = DIGITS[(id >> (124 - 4 * at)) as usize & 15];
+        }
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+/// The finalizer of splitmix64: a bijection whose output looks random.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_32_hex_digits_and_do_not_repeat() {
+        let ids = RequestIds::default();
+        let made: std::collections::HashSet<HeaderValue> = (0..10_000).map(|_| ids.next()).collect();
+        assert_eq!(made.len(), 10_000);
+        assert!(made.iter().all(|id| id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit)));
+    }
+}

@@ -1,0 +1,146 @@
+//! The copy of the store's records that the data plane reads, and how fresh it is.
+//!
+//! Readers take a [`View`] and copy [`Grant`]s out of it: they hold no lock while a request is served. There is one
+//! [`Writer`]. News of a few records is applied in place; a full pull builds a new table beside the old one and swaps it,
+//! so that a request sees either the old state or the new.
+
+mod table;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+
+use self::table::Table;
+pub use self::table::{Change, Counts, Draft, KeyFacts, Names};
+use crate::auth::digest::Digest;
+use crate::auth::grant::{AllowlistIndex, Grant, KeyIndex, Keys, ScopeIndex, Unavailable};
+use crate::auth::scope::{Scope, Step};
+
+/// What the workers share and only sync writes.
+pub struct Replica {
+    table: ArcSwap<Table>,
+    freshness: Freshness,
+}
+
+/// When the last successful pull began. Freshness is proved by pulls, not guessed from the last change.
+struct Freshness {
+    origin: Instant,
+    /// Milliseconds since `origin`, plus one; 0 before the first pull.
+    proved: AtomicU64,
+    max_staleness: Duration,
+}
+
+/// How much the replica can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing has been pulled yet.
+    Booting,
+    /// Good: this old.
+    Usable(Duration),
+    /// Too old: this old.
+    Expired(Duration),
+}
+
+impl Replica {
+    /// An empty replica, which knows nothing until its writer says so.
+    pub fn new(max_staleness: Duration) -> (Arc<Self>, Writer) {
+        let draft = Draft::default();
+        let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
+        let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness });
+        (replica.clone(), Writer { replica, draft })
+    }
+
+    /// What a request sees.
+    pub fn view(&self, now: Instant) -> View {
+        let availability = match self.status(now) {
+            Status::Booting => Err(Unavailable::NotLoaded),
+            Status::Expired(_) => Err(Unavailable::Expired),
+            Status::Usable(_) => Ok(()),
+        };
+        View { table: self.table.load(), availability }
+    }
+
+    /// How much it can be believed now.
+    pub fn status(&self, now: Instant) -> Status {
+        let Some(proved) = self.freshness.proved.load(Relaxed).checked_sub(1) else { return Status::Booting };
+        let age = now.saturating_duration_since(self.freshness.origin + Duration::from_millis(proved));
+        if age <= self.freshness.max_staleness { Status::Usable(age) } else { Status::Expired(age) }
+    }
+
+    fn prove(&self, began: Instant) {
+        let millis = began.saturating_duration_since(self.freshness.origin).as_millis();
+        self.freshness.proved.store(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
+    }
+}
+
+/// The replica at the moment of a request.
+pub struct View {
+    table: Guard<Arc<Table>>,
+    availability: Result<(), Unavailable>,
+}
+
+impl View {
+    /// The id and names of a key.
+    pub fn names(&self, key: KeyIndex) -> Names<'_> {
+        self.table.names(key)
+    }
+}
+
+impl Keys for View {
+    fn grant(&self, digest: &Digest) -> Result<Option<Grant>, Unavailable> {
+        self.availability.map(|()| self.table.grant(digest))
+    }
+
+    fn scope(&self, index: ScopeIndex) -> Option<&Scope> {
+        self.table.scope(index)
+    }
+
+    fn scope_of_step(&self, step: &Step) -> Option<&Scope> {
+        self.table.scope_of_step(step)
+    }
+
+    fn is_active(&self, index: ScopeIndex) -> bool {
+        self.table.is_active(index)
+    }
+
+    fn allows(&self, allowlist: AllowlistIndex, address: Option<IpAddr>) -> bool {
+        self.table.allows(allowlist, address)
+    }
+}
+
+/// The one who changes the replica.
+pub struct Writer {
+    replica: Arc<Replica>,
+    draft: Draft,
+}
+
+impl Writer {
+    /// Applies news in place: owners must come before what they own.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.draft.apply(change);
+        }
+    }
+
+    /// Puts a table built from everything in place of the present one.
+    pub fn replace(&mut self, draft: Draft) {
+        self.replica.table.store(draft.table());
+        self.draft = draft;
+    }
+
+    /// A successful pull began then: what is here was true at that time.
+    pub fn prove(&mut self, began: Instant) {
+        self.replica.prove(began);
+    }
+
+    /// How many records of each kind there are.
+    pub fn counts(&self) -> Counts {
+        self.draft.counts()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! What the replica must do, whatever order news comes in.
+
+use std::collections::HashMap;
+
+use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+use super::*;
+use crate::auth::address::Networks;
+use crate::auth::grant::{Access, Environment, State, Timestamp};
+
+fn digest(n: u8) -> Digest {
+    Digest::from_record_id(&format!("{n:02x}").repeat(16)).unwrap()
+}
+
+fn facts(name: &str) -> KeyFacts {
+    KeyFacts {
+        name: name.to_owned(),
+        user: None,
+        scope: None,
+        environment: Environment::Live,
+        access: Access::ReadWrite,
+        networks: Networks::default(),
+        expires_at: Timestamp::NEVER,
+        state: State::Active,
+    }
+}
+
+fn key(id: &str, facts: KeyFacts) -> Change {
+    Change::Key(id.into(), facts)
+}
+
+fn secret(n: u8, key: &str) -> Change {
+    Change::Secret { digest: digest(n), key: key.into(), not_after: Timestamp::NEVER }
+}
+
+fn loaded(changes: impl IntoIterator<Item = Change>) -> (Arc<Replica>, Writer) {
+    let (replica, mut writer) = Replica::new(Duration::from_secs(60));
+    writer.apply(changes);
+    writer.prove(Instant::now());
+    (replica, writer)
+}
+
+fn name_of(replica: &Replica, n: u8) -> Option<String> {
+    let view = replica.view(Instant::now());
+    let grant = view.grant(&digest(n)).unwrap()?;
+    Some(view.names(grant.key).name.to_owned())
+}
+
+#[test]
+fn a_secret_opens_its_key_in_whatever_order_they_come() {
+    let (replica, mut writer) = loaded([secret(1, "a"), key("a", facts("A")), secret(2, "a"), secret(3, "b")]);
+    assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [Some("A".into()), Some("A".into()), None]);
+
+    writer.apply([key("a", facts("A2")), key("b", facts("B"))]);
+    assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [Some("A2".into()), Some("A2".into()), Some("B".into())]);
+
+    writer.apply([Change::KeyGone("a".into()), Change::SecretGone(digest(3))]);
+    assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [None, None, None]);
+    assert_eq!(writer.counts(), Counts { scopes: 0, keys: 1, secrets: 0 });
+
+    writer.apply([key("a", facts("A3")), secret(3, "b")]);
+    assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [Some("A3".into()), Some("A3".into()), Some("B".into())]);
+}
+
+#[test]
+fn a_change_of_a_key_reaches_all_its_secrets_and_keeps_their_end() {
+    let ends = Change::Secret { digest: digest(2), key: "a".into(), not_after: Timestamp::from_millis(5) };
+    let (replica, mut writer) = loaded([key("a", facts("A")), secret(1, "a"), ends]);
+    writer.apply([key("a", KeyFacts { state: State::Revoked, user: Some("u".into()), ..facts("A") })]);
+    let view = replica.view(Instant::now());
+    let grants = [1, 2].map(|n| view.grant(&digest(n)).unwrap().unwrap());
+    assert!(grants.iter().all(|g| g.state == State::Revoked && view.names(g.key).user == Some("u")));
+    assert_eq!(grants.map(|g| g.not_after), [Timestamp::NEVER, Timestamp::from_millis(5)]);
+}
+
+#[test]
+fn a_scope_works_only_with_all_above_it() {
+    let scope = |text| Scope::parse(text).unwrap();
+    let project = scope("organization:acme/project:p1");
+    let (replica, mut writer) =
+        loaded([key("a", KeyFacts { scope: Some(project.clone()), ..facts("A") }), secret(1, "a")]);
+    let is_active = || {
+        let view = replica.view(Instant::now());
+        view.is_active(view.grant(&digest(1)).unwrap().unwrap().scope)
+    };
+    assert!(!is_active(), "a dangling scope grants nothing");
+    writer.apply([Change::Scope { scope: project.clone(), active: true }]);
+    assert!(!is_active(), "nor does one whose parent is missing");
+    writer.apply([Change::Scope { scope: scope("organization:acme"), active: true }]);
+    assert!(is_active());
+    writer.apply([Change::Scope { scope: scope("organization:acme"), active: false }]);
+    assert!(!is_active(), "one change above is enough");
+    writer.apply([Change::Scope { scope: scope("organization:acme"), active: true }, Change::ScopeGone(project)]);
+    assert!(!is_active());
+}
+
+#[test]
+fn a_step_names_a_scope_only_if_there_is_one_such() {
+    let scope = |text| Change::Scope { scope: Scope::parse(text).unwrap(), active: true };
+    let step = Scope::parse("project:p1").unwrap().step().clone();
+    let (replica, mut writer) =
+        loaded([scope("organization:a"), scope("organization:b"), scope("organization:a/project:p1")]);
+    let found = || replica.view(Instant::now()).scope_of_step(&step).map(ToString::to_string);
+    assert_eq!(found().as_deref(), Some("organization:a/project:p1"));
+    writer.apply([scope("organization:b/project:p1")]);
+    assert_eq!(found(), None);
+}
+
+#[test]
+fn an_unknown_address_is_only_on_the_list_of_any() {
+    let networks = Networks::parse(["10.0.0.0/8"]).unwrap();
+    let (replica, _writer) =
+        loaded([key("a", KeyFacts { networks, ..facts("A") }), secret(1, "a"), key("b", facts("B")), secret(2, "b")]);
+    let view = replica.view(Instant::now());
+    let allows = |n, address: Option<&str>| {
+        view.allows(view.grant(&digest(n)).unwrap().unwrap().allowlist, address.map(|a| a.parse().unwrap()))
+    };
+    assert_eq!(
+        [allows(1, Some("10.1.1.1")), allows(1, Some("11.1.1.1")), allows(1, None), allows(2, None)],
+        [true, false, false, true]
+    );
+}
+
+#[test]
+fn c_503_nothing_is_known_before_the_first_pull_or_after_the_last_has_aged() {
+    let (replica, mut writer) = Replica::new(Duration::from_secs(60));
+    let now = Instant::now();
+    let grant = |at| replica.view(at).grant(&digest(1));
+    assert_eq!(grant(now), Err(Unavailable::NotLoaded));
+    writer.prove(now);
+    assert_eq!(grant(now), Ok(None));
+    assert_eq!(grant(now + Duration::from_secs(59)), Ok(None));
+    assert_eq!(grant(now + Duration::from_secs(61)), Err(Unavailable::Expired));
+    assert!(matches!(replica.status(now + Duration::from_secs(61)), Status::Expired(_)));
+}
+
+/// Random news about two keys and three secrets.
+fn change() -> impl Strategy<Value = Change> {
+    let id = prop_oneof![Just("a"), Just("b")];
+    let keys = (id.clone(), 0_u8..3).prop_map(|(id, n)| key(id, facts(&format!("{id}{n}"))));
+    let secrets = (0_u8..3, id.clone()).prop_map(|(n, id)| secret(n, id));
+    let gone = prop_oneof![
+        id.prop_map(|id| Change::KeyGone(id.into())),
+        (0_u8..3).prop_map(|n| Change::SecretGone(digest(n)))
+    ];
+    prop_oneof![keys, secrets, gone]
+}
+
+proptest! {
+    #[test]
+    fn deltas_come_to_what_a_full_pull_would(changes in proptest::collection::vec(change(), 0..24), order in any::<bool>()) {
+        let (mut names, mut owners) = (HashMap::new(), HashMap::new());
+        for change in &changes {
+            match change.clone() {
+                Change::Key(id, facts) => { names.insert(id, facts.name); }
+                Change::KeyGone(id) => { names.remove(&id); }
+                Change::Secret { digest, key, .. } => { owners.insert(digest, key); }
+                Change::SecretGone(digest) => { owners.remove(&digest); }
+                Change::Scope { .. } | Change::ScopeGone(_) => {}
+            }
+        }
+        let expected = [0, 1, 2].map(|n| owners.get(&digest(n)).and_then(|key| names.get(key)).cloned());
+        let (replica, mut writer) = loaded(changes);
+        prop_assert_eq!([0, 1, 2].map(|n| name_of(&replica, n)), expected.clone());
+
+        let mut full: Vec<Change> = names.into_iter().map(|(id, name)| Change::Key(id, facts(&name))).collect();
+        full.extend(owners.into_iter().map(|(digest, key)| Change::Secret { digest, key, not_after: Timestamp::NEVER }));
+        if order { full.reverse(); }
+        let mut draft = Draft::default();
+        full.into_iter().for_each(|change| draft.apply(change));
+        let before = writer.counts();
+        writer.replace(draft);
+        prop_assert_eq!([0, 1, 2].map(|n| name_of(&replica, n)), expected);
+        prop_assert_eq!(before, writer.counts());
+    }
+}

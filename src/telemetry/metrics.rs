@@ -1,0 +1,400 @@
+//! Every metric, in one struct. Labels are closed enums and every series exists from the start, so that `rate()` sees the
+//! first event. No key, path or address is ever a label.
+
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::auth::decision::Denial;
+
+/// The Content-Type of an exposition; Prometheus 3 refuses a scrape with any other spelling.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Forwarded: its key may.
+    Permit,
+    /// Forwarded: its route is public.
+    Public,
+    /// Refused.
+    Denial(Denial),
+    /// Not answered by the upstream, though it might have been.
+    Failure(Failure),
+}
+
+/// Why a request failed that was not denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It cannot be forwarded as it stands: two hosts, say, or doubtful framing.
+    BadRequest,
+    /// It has too many header fields.
+    HeadTooLarge,
+    /// Its method is one that no upstream is asked to do.
+    MethodRefused,
+    /// The upstream could not be reached.
+    Unreachable,
+    /// The upstream closed before it answered, or its answer was no HTTP.
+    Broken,
+    /// The upstream did not answer in time.
+    Timeout,
+}
+
+impl Failure {
+    /// All of them, in order of declaration.
+    pub const ALL: [Self; 6] =
+        [Self::BadRequest, Self::HeadTooLarge, Self::MethodRefused, Self::Unreachable, Self::Broken, Self::Timeout];
+
+    /// Those that are the upstream's.
+    const UPSTREAM: [Self; 3] = [Self::Unreachable, Self::Broken, Self::Timeout];
+
+    /// As a label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::MethodRefused => "method_refused",
+            Self::Unreachable => "upstream_unreachable",
+            Self::Broken => "upstream_broken",
+            Self::Timeout => "upstream_timeout",
+        }
+    }
+}
+
+impl Outcome {
+    const COUNT: usize = 2 + Denial::ALL.len() + Failure::ALL.len();
+
+    fn all() -> impl Iterator<Item = Self> {
+        let denials = Denial::ALL.into_iter().map(Self::Denial);
+        [Self::Permit, Self::Public].into_iter().chain(denials).chain(Failure::ALL.into_iter().map(Self::Failure))
+    }
+
+    fn place(self) -> usize {
+        match self {
+            Self::Permit => 0,
+            Self::Public => 1,
+            Self::Denial(denial) => 2 + denial as usize,
+            Self::Failure(failure) => 2 + Denial::ALL.len() + failure as usize,
+        }
+    }
+
+    /// Which of the four decisions it is.
+    pub fn decision(self) -> Decision {
+        match self {
+            Self::Permit => Decision::Permit,
+            Self::Public => Decision::Public,
+            Self::Denial(_) => Decision::Denial,
+            Self::Failure(_) => Decision::Error,
+        }
+    }
+
+    /// Why, as a label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Permit | Self::Public => "ok",
+            Self::Denial(denial) => denial.label(),
+            Self::Failure(failure) => failure.label(),
+        }
+    }
+}
+
+/// The coarsest view of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its key may.
+    Permit,
+    /// It needs none.
+    Public,
+    /// Refused.
+    Denial,
+    /// Failed.
+    Error,
+}
+
+impl Decision {
+    const ALL: [Self; 4] = [Self::Permit, Self::Public, Self::Denial, Self::Error];
+
+    /// As a label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Public => "public",
+            Self::Denial => "denial",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Metrics of the data plane: handles are looked up once, not per request.
+pub struct ProxyMetrics {
+    requests: Vec<IntCounter>,
+    request_duration: Vec<Histogram>,
+    auth_duration: Vec<Histogram>,
+    /// Time from forwarding a request to the head of the upstream's answer.
+    pub upstream_duration: Histogram,
+    upstream_errors: IntCounterVec,
+    /// Requests being served.
+    pub in_flight: IntGauge,
+    /// Open connections of clients.
+    pub connections_open: IntGauge,
+    /// Connections accepted.
+    pub connections: IntCounter,
+    /// Panics that took a connection down.
+    pub panics: IntCounter,
+}
+
+/// Classes of status codes; 1xx never ends a request.
+const CODES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+impl ProxyMetrics {
+    /// A request has ended.
+    pub fn request(&self, outcome: Outcome, status: u16, took: Duration) {
+        let class = usize::from(status / 100).saturating_sub(2).min(CODES.len() - 1);
+        self.requests[outcome.place() * CODES.len() + class].inc();
+        self.request_duration[outcome.decision() as usize].observe(took.as_secs_f64());
+    }
+
+    /// A decision has been made.
+    pub fn decision(&self, decision: Decision, took: Duration) {
+        self.auth_duration[decision as usize].observe(took.as_secs_f64());
+    }
+
+    /// The upstream failed.
+    pub fn upstream_error(&self, failure: Failure) {
+        self.upstream_errors.with_label_values(&[failure.label()]).inc();
+    }
+}
+
+/// Metrics of the replica and the store.
+pub struct SyncMetrics {
+    /// Whether the last pull succeeded.
+    pub store_up: IntGauge,
+    /// Pulls that brought nothing, a delta, everything, or failed.
+    pub pulls: IntCounterVec,
+    /// Hints that the store may have moved on.
+    pub hints: IntCounter,
+    /// Full pulls after the first one: the store did not know the revision that was followed. Usual for a file that was
+    /// edited; for a database it means a restored backup.
+    pub resyncs: IntCounter,
+    /// Whether the store's keys were made with another pepper.
+    pub pepper_mismatch: IntGauge,
+    /// Records in use.
+    pub records: IntGaugeVec,
+    /// Records that this version cannot read.
+    pub unreadable: IntCounter,
+    /// The number of the revision that has been applied.
+    pub revision: IntGauge,
+    /// When the last successful pull began.
+    pub last_pull: Gauge,
+    /// The age of the last successful pull.
+    pub staleness: Gauge,
+}
+
+/// The results of pulls, as labels.
+pub const PULL_RESULTS: [&str; 4] = ["unchanged", "delta", "full", "failed"];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    /// Of the data plane.
+    pub proxy: ProxyMetrics,
+    /// Of the replica and the store.
+    pub sync: SyncMetrics,
+    /// Log lines that were dropped because the queue was full.
+    pub log_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// Makes and registers all of them.
+    ///
+    /// # Errors
+    /// When two have the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Self {
+            proxy: proxy_metrics(&registry)?,
+            sync: sync_metrics(&registry)?,
+            log_dropped: counter(
+                &registry,
+                "keyward_log_dropped_total",
+                "Log lines dropped because the queue was full",
+            )?,
+            registry,
+        };
+        let build = GaugeVec::new(Opts::new("keyward_build_info", "Always 1; the version is a label"), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        metrics.registry.register(Box::new(build))?;
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The exposition in the text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn expose(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
+    let requests = IntCounterVec::new(
+        Opts::new("keyward_requests_total", "Requests by decision, reason and class of the status"),
+        &["decision", "reason", "code"],
+    )?;
+    registry.register(Box::new(requests.clone()))?;
+    let errors = IntCounterVec::new(
+        Opts::new("keyward_upstream_errors_total", "Requests that the upstream failed, by kind"),
+        &["kind"],
+    )?;
+    registry.register(Box::new(errors.clone()))?;
+    Failure::UPSTREAM.iter().for_each(|failure| errors.with_label_values(&[failure.label()]).reset());
+    let series =
+        Outcome::all().flat_map(|outcome| CODES.map(|code| [outcome.decision().label(), outcome.reason(), code]));
+    let requests: Vec<IntCounter> = series.map(|labels| requests.with_label_values(&labels)).collect();
+    debug_assert_eq!(requests.len(), Outcome::COUNT * CODES.len());
+    Ok(ProxyMetrics {
+        requests,
+        request_duration: by_decision(
+            registry,
+            "keyward_request_duration_seconds",
+            "Whole requests, to the end of the answer",
+            SLOW,
+        )?,
+        auth_duration: by_decision(
+            registry,
+            "keyward_auth_duration_seconds",
+            "From a request's head to the decision",
+            FAST,
+        )?,
+        upstream_duration: histogram(
+            registry,
+            "keyward_upstream_request_duration_seconds",
+            "From forwarding a request to the head of the upstream's answer",
+        )?,
+        upstream_errors: errors,
+        in_flight: gauge(registry, "keyward_requests_in_flight", "Requests being served")?,
+        connections_open: gauge(registry, "keyward_connections_open", "Open connections of clients")?,
+        connections: counter(registry, "keyward_connections_total", "Connections accepted")?,
+        panics: counter(registry, "keyward_panics_total", "Panics, each of which closed one connection")?,
+    })
+}
+
+fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {
+    let pulls = IntCounterVec::new(Opts::new("keyward_pulls_total", "Pulls from the store by result"), &["result"])?;
+    let records = IntGaugeVec::new(Opts::new("keyward_replica_records", "Records in use by kind"), &["kind"])?;
+    registry.register(Box::new(pulls.clone()))?;
+    registry.register(Box::new(records.clone()))?;
+    PULL_RESULTS.iter().for_each(|result| pulls.with_label_values(&[result]).reset());
+    ["scope", "key", "secret"].iter().for_each(|kind| records.with_label_values(&[kind]).set(0));
+    Ok(SyncMetrics {
+        pulls,
+        records,
+        store_up: gauge(registry, "keyward_store_up", "Whether the last pull succeeded")?,
+        hints: counter(registry, "keyward_hints_total", "Hints that the store may have moved on")?,
+        resyncs: counter(registry, "keyward_resyncs_total", "Full pulls after the first: the store did not know the revision that was followed")?,
+        pepper_mismatch: gauge(
+            registry,
+            "keyward_pepper_mismatch",
+            "Whether the store's keys were made with another pepper",
+        )?,
+        unreadable: counter(
+            registry,
+            "keyward_records_unreadable_total",
+            "Records that this version cannot read; they grant nothing",
+        )?,
+        revision: gauge(registry, "keyward_replica_revision", "Number of the revision that has been applied")?,
+        last_pull: float(registry, "keyward_store_last_pull_timestamp_seconds", "When the last successful pull began")?,
+        staleness: float(registry, "keyward_replica_staleness_seconds", "Age of the last successful pull")?,
+    })
+}
+
+/// Buckets for what we do ourselves, in seconds.
+const FAST: &[f64] = &[25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 1.0];
+/// Buckets for what the upstream has a part in, in seconds.
+const SLOW: &[f64] =
+    &[250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+fn by_decision(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Vec<Histogram>> {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    let histograms = HistogramVec::new(options, &["decision"])?;
+    registry.register(Box::new(histograms.clone()))?;
+    Ok(Decision::ALL.iter().map(|decision| histograms.with_label_values(&[decision.label()])).collect())
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SLOW.to_vec()))?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn float(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    let gauge = Gauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_before_the_first_event() {
+        let text = Metrics::new().unwrap().expose().unwrap();
+        for outcome in Outcome::all() {
+            for code in CODES {
+                let labels = format!(
+                    "code=\"{code}\",decision=\"{}\",reason=\"{}\"",
+                    outcome.decision().label(),
+                    outcome.reason()
+                );
+                assert!(text.contains(&format!("keyward_requests_total{{{labels}}} 0\n")), "{labels}");
+            }
+        }
+        for line in [
+            "keyward_auth_duration_seconds_bucket{decision=\"denial\",le=\"0.000025\"} 0",
+            "keyward_pulls_total{result=\"failed\"} 0",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn each_outcome_counts_in_a_place_of_its_own() {
+        let metrics = Metrics::new().unwrap();
+        for (n, outcome) in Outcome::all().enumerate() {
+            assert_eq!(outcome.place(), n);
+            metrics.proxy.request(outcome, 200, Duration::ZERO);
+        }
+        metrics.proxy.request(Outcome::Permit, 304, Duration::ZERO);
+        metrics.proxy.request(Outcome::Permit, 599, Duration::ZERO);
+        metrics.proxy.upstream_error(Failure::Timeout);
+        let text = metrics.expose().unwrap();
+        assert_eq!(
+            text.matches("code=\"2xx\"").count(),
+            text.lines().filter(|l| l.contains("code=\"2xx\"") && l.ends_with("} 1")).count()
+        );
+        for line in [
+            "keyward_requests_total{code=\"3xx\",decision=\"permit\",reason=\"ok\"} 1",
+            "keyward_requests_total{code=\"5xx\",decision=\"permit\",reason=\"ok\"} 1",
+            "keyward_upstream_errors_total{kind=\"upstream_timeout\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+    }
+}
