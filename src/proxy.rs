@@ -19,9 +19,9 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -29,13 +29,12 @@ use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::reply::{Answer, Deny, Hints, Replies};
-use self::upstream::Target;
+use self::upstream::Target as UpstreamTarget;
 use self::watch::Watch;
 use self::worker::Worker;
 use crate::auth::address::{Networks, client_address};
-use crate::auth::decision::{Denied, Permit};
-use crate::auth::grant::Timestamp;
-use crate::auth::route::Routes;
+use crate::auth::decision::Permit;
+use crate::auth::route::{Matched, Routes, Target};
 use crate::auth::{Facts, Locksmith, authorize};
 use crate::lifecycle::Lifecycle;
 use crate::replica::{Replica, View};
@@ -45,25 +44,66 @@ use crate::telemetry::metrics::{Metrics, Outcome};
 /// Serves one request.
 async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let id = session.request_id(&request);
-    let mut account = Account::open(session.clone(), session.line(&request, &id));
-    let hints = Hints::of(request.headers(), request.uri().path());
-    let mut response = match session.admit(request, &id, &mut account) {
-        Admission::Forward { outbound, route } => session.forward(outbound, route, &hints, id, account).await,
-        Admission::Refuse { answer, route, mut request } => {
-            let headers = std::mem::take(request.headers_mut());
-            session.shared.replies[route].answer(answer, &hints, headers, id, account)
+    let line = session.line(&request, &id);
+    let mut account = Account::open(session, line);
+    Ok(match admit(request, &id, &mut account) {
+        Admission::Forward { outbound, hints, route } => forward(outbound, route, &hints, id, account).await,
+        Admission::Refuse { mut request, answer, route } => {
+            let hints = Hints::of(request.headers(), request.uri().path());
+            reply::answer(answer, route, &hints, std::mem::take(request.headers_mut()), id, account)
         }
-    };
-    if session.worker.is_draining() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
+    })
 }
 
 /// What a request comes to.
 enum Admission {
-    Forward { outbound: Outbound, route: usize },
-    Refuse { answer: Answer, route: usize, request: Request<Incoming> },
+    Forward { outbound: Outbound, hints: Hints, route: usize },
+    Refuse { request: Request<Incoming>, answer: Answer, route: usize },
+}
+
+/// Decides, and makes the request that is sent if it may be.
+fn admit(request: Request<Incoming>, id: &HeaderValue, account: &mut Account) -> Admission {
+    let session = account.session.clone();
+    let shared = &*session.shared;
+    let target = Target { method: request.method(), uri: request.uri(), headers: request.headers() };
+    let matched = shared.routes.find(&target);
+    let route = matched.index;
+    let view = shared.replica.view(account.started());
+    match session.decide(&request, &matched, &view, account) {
+        Err(answer) => {
+            account.decided(answer.outcome());
+            Admission::Refuse { request, answer, route }
+        }
+        Ok(permit) => {
+            account.decided(if permit.grant().is_some() { Outcome::Permit } else { Outcome::Public });
+            let hints = Hints::of(request.headers(), request.uri().path());
+            let (peer, default_host) = (&session.peer_value, &shared.default_host);
+            let origin = Origin { peer, peer_is_trusted: session.peer_is_trusted, id, default_host };
+            let outbound = Outbound::new(request, permit, &shared.settings[route], &shared.identity, &view, &origin);
+            Admission::Forward { outbound, hints, route }
+        }
+    }
+}
+
+async fn forward(
+    outbound: Outbound,
+    route: usize,
+    hints: &Hints,
+    id: HeaderValue,
+    mut account: Account,
+) -> Response<ReplyBody> {
+    match account.session.worker.upstream.send(outbound).await {
+        Ok((mut response, lease)) => {
+            account.upstream_answered(response.status().as_u16());
+            headers::strip_response(response.headers_mut());
+            account.session.close_if_draining(response.headers_mut());
+            response.map(|body| ReplyBody::upstream(body, lease, account))
+        }
+        Err(failure) => {
+            account.failed(failure);
+            reply::answer(Answer::Failure(failure), route, hints, HeaderMap::new(), id, account)
+        }
+    }
 }
 
 /// One connection of a client.
@@ -84,7 +124,7 @@ struct Shared {
     locksmith: Arc<Locksmith>,
     trusted: Networks,
     identity: IdentityNames,
-    target: Target,
+    target: UpstreamTarget,
     default_host: HeaderValue,
     limits: Limits,
     replica: Arc<Replica>,
@@ -100,71 +140,33 @@ impl Session {
         Self { shared, worker, watch, peer, peer_value, peer_is_trusted }
     }
 
-    /// Decides, and makes the request that is sent if it may be.
-    fn admit(&self, request: Request<Incoming>, id: &HeaderValue, account: &mut Account) -> Admission {
-        let client = client_address(self.peer, request.headers(), &self.shared.trusted);
+    /// Whether a request may pass. What the log may want to know of it is noted on the way.
+    fn decide(
+        &self,
+        request: &Request<Incoming>,
+        matched: &Matched<'_>,
+        view: &View,
+        account: &mut Account,
+    ) -> Result<Permit, Answer> {
+        let shared = &*self.shared;
+        if let Some(failure) = framing::unfit(request, shared.limits.max_headers) {
+            return Err(Answer::Failure(failure));
+        }
+        let client = client_address(self.peer, request.headers(), &shared.trusted);
+        let facts =
+            Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };
+        let now = self.worker.sweeper.wall_at(account.started());
+        let decision = authorize(&facts, matched, &shared.locksmith, view, now);
         if let Some(line) = account.line() {
-            line.client = client;
+            line.note(client, &decision, view);
         }
-        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-        let host = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
-        let matched = self.shared.routes.find(request.method(), host, request.uri().path());
-        let route = matched.index;
-        let view = self.shared.replica.view(account.started());
-        let decision = match framing::unfit(&request, self.shared.limits.max_headers) {
-            Some(failure) => Err(Answer::Failure(failure)),
-            None => {
-                let facts = Facts {
-                    method: request.method(),
-                    query: request.uri().query(),
-                    headers: request.headers(),
-                    client,
-                };
-                let now = Timestamp::from(SystemTime::now());
-                authorize(&facts, &matched, &self.shared.locksmith, &view, now).map_err(|denied| {
-                    note_denied(account, &denied, &view);
-                    Answer::Denial(denied.denial)
-                })
-            }
-        };
-        match decision {
-            Err(answer) => {
-                account.decided(answer.outcome());
-                Admission::Refuse { answer, route, request }
-            }
-            Ok(permit) => {
-                account.decided(if permit.grant().is_some() { Outcome::Permit } else { Outcome::Public });
-                note_permit(account, &permit, &view);
-                let (peer, default_host) = (&self.peer_value, &self.shared.default_host);
-                let origin = Origin { peer, peer_is_trusted: self.peer_is_trusted, id, default_host };
-                let settings = &self.shared.settings[route];
-                let outbound = Outbound::new(request, permit, settings, &self.shared.identity, &view, &origin);
-                Admission::Forward { outbound, route }
-            }
-        }
+        decision.map_err(|denied| Answer::Denial(denied.denial))
     }
 
-    async fn forward(
-        &self,
-        outbound: Outbound,
-        route: usize,
-        hints: &Hints,
-        id: HeaderValue,
-        mut account: Account,
-    ) -> Response<ReplyBody> {
-        let sent = std::time::Instant::now();
-        match self.worker.upstream.send(outbound).await {
-            Ok((response, lease)) => {
-                self.shared.metrics.proxy.upstream_duration.observe(sent.elapsed().as_secs_f64());
-                account.answered(response.status().as_u16());
-                let (mut head, body) = response.into_parts();
-                headers::strip_response(&mut head.headers);
-                Response::from_parts(head, ReplyBody::upstream(body, lease, account))
-            }
-            Err(failure) => {
-                account.failed(failure);
-                self.shared.replies[route].answer(Answer::Failure(failure), hints, http::HeaderMap::new(), id, account)
-            }
+    /// A client whose connection is to be closed hears it with its last answer.
+    fn close_if_draining(&self, headers: &mut HeaderMap) {
+        if self.worker.is_draining() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
@@ -179,23 +181,10 @@ impl Session {
     }
 
     fn line(&self, request: &Request<Incoming>, id: &HeaderValue) -> Option<Box<Line>> {
-        self.shared.access.is_on().then(|| {
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            Box::new(Line { id: id.clone(), method, uri, client: None, key_id: String::new(), form: None })
-        })
-    }
-}
-
-fn note_denied(account: &mut Account, denied: &Denied, view: &View) {
-    if let (Some(line), Some(key)) = (account.line(), denied.key) {
-        line.key_id = view.names(key).id.to_owned();
-    }
-}
-
-fn note_permit(account: &mut Account, permit: &Permit, view: &View) {
-    if let Some(line) = account.line() {
-        line.form = permit.form();
-        line.key_id = permit.grant().map(|grant| view.names(grant.key).id.to_owned()).unwrap_or_default();
+        self.shared
+            .access
+            .is_on()
+            .then(|| Box::new(Line::new(id.clone(), request.method().clone(), request.uri().clone())))
     }
 }
 
@@ -283,7 +272,7 @@ pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
     /// The server behind.
-    pub upstream: Target,
+    pub upstream: UpstreamTarget,
     /// Number of worker threads.
     pub workers: usize,
     /// The peers whose forwarding headers are believed.

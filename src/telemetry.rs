@@ -1,6 +1,7 @@
 //! What can be seen from outside: logs and metrics. Nothing here ever sees a secret.
 
 pub mod access_log;
+mod histogram;
 pub mod metrics;
 
 use std::io::IsTerminal;

@@ -1,6 +1,7 @@
 //! Which rule a request falls under: routes by host, method and path, and what they need.
 
-use http::Method;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::credential::Forms;
 use super::grant::Environment;
@@ -119,9 +120,9 @@ impl Pattern {
         Ok(Self { hosts, methods, path: PathPattern::parse(path)? })
     }
 
-    fn captured(&self, method: &Method, host: &[u8], segments: &[u8]) -> Option<Vec<Step>> {
-        let method_fits = self.methods.is_empty() || self.methods.contains(method);
-        let host_fits = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(host));
+    fn captured(&self, target: &Target<'_>, segments: &[u8]) -> Option<Vec<Step>> {
+        let method_fits = self.methods.is_empty() || self.methods.contains(target.method);
+        let host_fits = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(target.host()));
         (method_fits && host_fits).then(|| self.path.captured(segments)).flatten()
     }
 }
@@ -221,6 +222,24 @@ pub struct Routes {
     paths: PathMode,
 }
 
+/// What routes are told apart by.
+pub struct Target<'r> {
+    /// The request's method.
+    pub method: &'r Method,
+    /// Its target, as it came.
+    pub uri: &'r Uri,
+    /// Its headers, for the host.
+    pub headers: &'r HeaderMap,
+}
+
+impl Target<'_> {
+    /// The host of an absolute target, else that of the header.
+    fn host(&self) -> &[u8] {
+        let authority = self.uri.authority().map(|authority| authority.as_str().as_bytes());
+        authority.or_else(|| self.headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default()
+    }
+}
+
 /// The route that a request falls under.
 #[derive(Debug)]
 pub struct Matched<'p> {
@@ -251,7 +270,8 @@ impl Routes {
     }
 
     /// The route for a request. An ambiguous path falls under the default route, whatever the routes say.
-    pub fn find(&self, method: &Method, host: &[u8], path: &str) -> Matched<'_> {
+    pub fn find(&self, target: &Target<'_>) -> Matched<'_> {
+        let path = target.uri.path();
         let default =
             Matched { index: self.default_index(), rule: &self.default, captured: Vec::new(), ambiguous: None };
         if is_ambiguous(path) {
@@ -259,7 +279,7 @@ impl Routes {
         }
         let decoded = percent_decode(&path.as_bytes()[1..]);
         for (index, (pattern, rule)) in self.routes.iter().enumerate() {
-            if let Some(captured) = pattern.captured(method, host, &decoded) {
+            if let Some(captured) = pattern.captured(target, &decoded) {
                 return Matched { index, rule, captured, ambiguous: None };
             }
         }
@@ -282,6 +302,13 @@ mod tests {
             (Pattern::parse(path, &hosts, methods.to_vec()).unwrap(), rule(Requirement::Nothing))
         });
         Routes::new(routes.collect(), rule(Requirement::Key), PathMode::Strict)
+    }
+
+    fn find<'p>(routes: &'p Routes, method: &str, host: &str, path: &str) -> Matched<'p> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().unwrap());
+        let uri = path.parse().unwrap_or_else(|_| "*".parse().unwrap());
+        routes.find(&Target { method: &Method::from_bytes(method.as_bytes()).unwrap(), uri: &uri, headers: &headers })
     }
 
     #[test]
@@ -320,8 +347,7 @@ mod tests {
             ("GET", "", "/sp%20ace", 5),
             ("GET", "", "/", 6),
         ] {
-            let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let matched = routes.find(&method, host.as_bytes(), path);
+            let matched = find(&routes, method, host, path);
             assert_eq!((matched.index, matched.ambiguous), (index, None), "{method} {host} {path}");
         }
     }
@@ -332,7 +358,7 @@ mod tests {
         for path in
             ["/public/../x", "/public//x", "/public/%2e%2e/x", "/public/%2fx", "/public/x;y", "/public/\\x", "x", "*"]
         {
-            let matched = routes.find(&Method::GET, b"", path);
+            let matched = find(&routes, "GET", "", path);
             assert_eq!((matched.index, matched.ambiguous), (2, Some(PathMode::Strict)), "{path}");
             assert_eq!(matched.rule.requirement, Requirement::Key);
         }
@@ -341,10 +367,10 @@ mod tests {
     #[test]
     fn captures_named_after_levels_are_kept() {
         let routes = routes(&[("/v0/organizations/{organization}/x/{id}/projects/{project}/{*rest}", &[], &[])]);
-        let matched = routes.find(&Method::GET, b"", "/v0/organizations/ac%6De/x/7/projects/p1/a/b");
+        let matched = find(&routes, "GET", "", "/v0/organizations/ac%6De/x/7/projects/p1/a/b");
         let captured: Vec<_> = matched.captured.iter().map(|s| (s.level, &*s.id)).collect();
         assert_eq!(captured, [(Level::Organization, "acme"), (Level::Project, "p1")]);
-        assert_eq!(routes.find(&Method::GET, b"", "/v0/organizations//x/7/projects/p1/").index, 1);
+        assert_eq!(find(&routes, "GET", "", "/v0/organizations//x/7/projects/p1/").index, 1);
     }
 
     #[test]

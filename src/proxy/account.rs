@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{Method, Uri};
@@ -10,6 +10,8 @@ use http::{Method, Uri};
 use super::Session;
 use super::watch::Doing;
 use crate::auth::credential::Form;
+use crate::auth::decision::{Denied, Permit};
+use crate::replica::View;
 use crate::telemetry::access_log::{Entry, began};
 use crate::telemetry::metrics::{Failure, Outcome};
 
@@ -18,8 +20,10 @@ const CLIENT_LEFT: u16 = 499;
 
 /// One request. Dropping it, however the request ended, settles it.
 pub(super) struct Account {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     started: Instant,
+    /// When the decision was made; a denial has ended by then.
+    decided: Duration,
     outcome: Outcome,
     status: u16,
     line: Option<Box<Line>>,
@@ -27,12 +31,29 @@ pub(super) struct Account {
 
 /// What only a line in the log needs.
 pub(super) struct Line {
-    pub(super) id: HeaderValue,
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) client: Option<IpAddr>,
-    pub(super) key_id: String,
-    pub(super) form: Option<Form>,
+    id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    client: Option<IpAddr>,
+    key_id: String,
+    form: Option<Form>,
+}
+
+impl Line {
+    pub(super) fn new(id: HeaderValue, method: Method, uri: Uri) -> Self {
+        Self { id, method, uri, client: None, key_id: String::new(), form: None }
+    }
+
+    /// What the decision was based on.
+    pub(super) fn note(&mut self, client: Option<IpAddr>, decision: &Result<Permit, Denied>, view: &View) {
+        let (key, form) = match decision {
+            Ok(permit) => (permit.grant().map(|grant| grant.key), permit.form()),
+            Err(denied) => (denied.key, None),
+        };
+        self.client = client;
+        self.form = form;
+        self.key_id = key.map(|key| view.names(key).id.to_owned()).unwrap_or_default();
+    }
 }
 
 impl Account {
@@ -40,7 +61,7 @@ impl Account {
         session.watch.enter(Doing::Work);
         session.shared.metrics.proxy.in_flight.inc();
         let outcome = Outcome::Failure(Failure::BadRequest);
-        Self { session, started: Instant::now(), outcome, status: CLIENT_LEFT, line }
+        Self { session, started: Instant::now(), decided: Duration::ZERO, outcome, status: CLIENT_LEFT, line }
     }
 
     /// When the request's head had been read.
@@ -51,7 +72,14 @@ impl Account {
     /// The decision has been made.
     pub(super) fn decided(&mut self, outcome: Outcome) {
         self.outcome = outcome;
-        self.session.shared.metrics.proxy.decision(outcome.decision(), self.started.elapsed());
+        self.decided = self.started.elapsed();
+        self.session.shared.metrics.proxy.decision(outcome.decision(), self.decided);
+    }
+
+    /// The upstream has begun to answer.
+    pub(super) fn upstream_answered(&mut self, status: u16) {
+        self.status = status;
+        self.session.shared.metrics.proxy.upstream_answered(self.started.elapsed().saturating_sub(self.decided));
     }
 
     /// Something went wrong after the decision.
@@ -73,7 +101,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let took = self.started.elapsed();
+        let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
         self.session.watch.enter(Doing::Idle);
         self.session.shared.metrics.proxy.in_flight.dec();
         self.session.shared.metrics.proxy.request(self.outcome, self.status, took);

@@ -83,28 +83,30 @@ impl Outbound {
         view: &View,
         origin: &Origin<'_>,
     ) -> Self {
-        let (mut head, body) = request.into_parts();
+        let mut request = request.map(Upload::new);
         let grant = permit.grant().copied();
         let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
         let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
 
-        set_host(&mut head.headers, &head.uri, origin.default_host);
-        remove_credential(&mut head.headers, &removals);
-        strip_request(&mut head.headers, &names.prefix, origin.peer_is_trusted);
-        add_origin(&mut head.headers, origin);
+        let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let headers = request.headers_mut();
+        set_host(headers, host, origin.default_host);
+        remove_credential(headers, &removals);
+        strip_request(headers, &names.prefix, origin.peer_is_trusted);
+        add_origin(headers, origin);
         if let Some(identity) = &identity {
-            add_identity(&mut head.headers, identity, names);
+            add_identity(headers, identity, names);
         }
         for inject in &settings.inject {
             if let InjectInto::Header(name) = &inject.into {
-                inject_header(&mut head.headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
+                inject_header(headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
             }
         }
-        if let Some(uri) = rewrite(&head.uri, removals.query, &settings.inject, identity.as_ref()) {
-            head.uri = uri;
+        if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref()) {
+            *request.uri_mut() = uri;
         }
-        head.version = Version::HTTP_11;
-        Self(Request::from_parts(head, Upload::new(body)))
+        *request.version_mut() = Version::HTTP_11;
+        Self(request)
     }
 
     pub(super) fn into_request(self) -> Request<Upload> {
@@ -130,8 +132,8 @@ impl<'i> Identity<'i> {
 }
 
 /// The host of an absolute target goes before the header (RFC 9112 section 3.2.2).
-fn set_host(headers: &mut HeaderMap, uri: &Uri, default: &HeaderValue) {
-    if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+fn set_host(headers: &mut HeaderMap, of_target: Option<HeaderValue>, default: &HeaderValue) {
+    if let Some(host) = of_target {
         headers.insert(HOST, host);
     } else if !headers.contains_key(HOST) {
         headers.insert(HOST, default.clone());

@@ -140,43 +140,49 @@ impl Replies {
     }
 
     fn format(&self, hints: &Hints) -> Format {
-        let text = |value: &Option<HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok()).map(str::to_owned);
         match self.rule {
             FormatRule::Always(format) => format,
             FormatRule::Negotiated(fallback) => text(&hints.accept)
-                .and_then(|accept| pages::format_of_accept(&accept))
+                .and_then(pages::format_of_accept)
                 .or(hints.ending)
-                .or_else(|| text(&hints.content_type).and_then(|media| pages::format_of_media_type(&media)))
+                .or_else(|| text(&hints.content_type).and_then(pages::format_of_media_type))
                 .unwrap_or(fallback),
         }
     }
+}
 
-    /// The answer. `headers` are emptied and used again: a denial then needs no allocation of its own.
-    pub(super) fn answer(
-        &self,
-        answer: Answer,
-        hints: &Hints,
-        mut headers: HeaderMap,
-        id: HeaderValue,
-        mut account: Account,
-    ) -> Response<ReplyBody> {
-        let page = &self.pages[self.format(hints) as usize * Answer::COUNT + answer.place()];
-        headers.clear();
-        headers.insert(CONTENT_TYPE, page.content_type.clone());
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_REQUEST_ID, id);
-        if answer.is_challenge() && page.status == StatusCode::UNAUTHORIZED {
-            for challenge in &self.challenges {
-                headers.append(WWW_AUTHENTICATE, challenge.clone());
-            }
+fn text(value: &Option<HeaderValue>) -> Option<&str> {
+    value.as_ref()?.to_str().ok()
+}
+
+/// Answers a request. `headers` are emptied and used again: a denial then needs no allocation of its own.
+pub(super) fn answer(
+    answer: Answer,
+    route: usize,
+    hints: &Hints,
+    mut headers: HeaderMap,
+    id: HeaderValue,
+    mut account: Account,
+) -> Response<ReplyBody> {
+    let replies = &account.session.shared.replies[route];
+    let page = &replies.pages[replies.format(hints) as usize * Answer::COUNT + answer.place()];
+    let (status, body) = (page.status, page.body.clone());
+    headers.clear();
+    headers.insert(CONTENT_TYPE, page.content_type.clone());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, id);
+    if answer.is_challenge() && status == StatusCode::UNAUTHORIZED {
+        for challenge in &replies.challenges {
+            headers.append(WWW_AUTHENTICATE, challenge.clone());
         }
-        if page.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        account.answered(page.status.as_u16());
-        let mut response = Response::new(ReplyBody::page(page.body.clone(), account));
-        *response.status_mut() = page.status;
-        *response.headers_mut() = headers;
-        response
     }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    account.session.close_if_draining(&mut headers);
+    account.answered(status.as_u16());
+    let mut response = Response::new(ReplyBody::page(body, account));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }

@@ -9,11 +9,13 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use crate::auth::grant::Timestamp;
 
 /// How often waiting connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -91,13 +93,36 @@ impl Watch {
 }
 
 /// All connections of a worker.
-#[derive(Default)]
 pub(super) struct Sweeper {
     clock: Arc<AtomicU64>,
     watches: Mutex<Vec<Weak<Watch>>>,
+    origin: Instant,
+    /// The wall clock at `origin`, in milliseconds since 1970.
+    wall: AtomicU64,
+}
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        let sweeper =
+            Self { clock: Arc::default(), watches: Mutex::default(), origin: Instant::now(), wall: AtomicU64::new(0) };
+        sweeper.set_wall();
+        sweeper
+    }
 }
 
 impl Sweeper {
+    /// The wall clock at an instant. Computed from the last sweep's reading: a second look at the clock for each request
+    /// would cost more than the addition, and a clock that is set is noticed within a sweep.
+    pub(super) fn wall_at(&self, instant: Instant) -> Timestamp {
+        let since = instant.saturating_duration_since(self.origin);
+        Timestamp::from_millis(self.wall.load(Relaxed) + since.as_secs() * 1_000 + u64::from(since.subsec_millis()))
+    }
+
+    fn set_wall(&self) {
+        let since = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or_default();
+        self.wall.store(Timestamp::from(SystemTime::now()).millis().saturating_sub(since), Relaxed);
+    }
+
     /// Watches a new connection, which begins by waiting for a head.
     pub(super) fn watch(&self, limits: WaitLimits) -> Arc<Watch> {
         let (signal, waker) = (AtomicU8::new(0), OnceLock::new());
@@ -114,11 +139,11 @@ impl Sweeper {
 
     /// Sweeps for ever. `also` is called each time.
     pub(super) async fn run(&self, also: impl Fn()) {
-        let origin = Instant::now();
         loop {
             tokio::time::sleep(SWEEP).await;
-            let now = u64::try_from(origin.elapsed().as_millis()).unwrap_or(TIME) & TIME;
+            let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(TIME) & TIME;
             self.clock.store(now, Relaxed);
+            self.set_wall();
             self.lock().retain(|watch| match watch.upgrade() {
                 Some(watch) => {
                     if watch.is_overdue(now) {

@@ -168,14 +168,19 @@ impl Default for RequestIds {
 
 impl RequestIds {
     fn next(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let count = self.count.fetch_add(1, Relaxed);
-        let id = u128::from(mix(self.seed ^ count)) << 64 | u128::from(mix(self.seed.wrapping_add(count)));
         let mut text = [0; 32];
-        for (at, digit) in text.iter_mut().enumerate() {
-            *digit = DIGITS[(id >> (124 - 4 * at)) as usize & 15];
-        }
+        write_hex(&mut text[..16], mix(self.seed ^ count));
+        write_hex(&mut text[16..], mix(self.seed.wrapping_add(count)));
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+/// Sixteen digits, two at a time.
+fn write_hex(text: &mut [u8], bits: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bits.to_be_bytes()) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
 }
 

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::histogram::DurationHistogram;
 use crate::auth::decision::Denial;
 
 /// The Content-Type of an exposition; Prometheus 3 refuses a scrape with any other spelling.
@@ -115,26 +113,21 @@ pub enum Decision {
 }
 
 impl Decision {
-    const ALL: [Self; 4] = [Self::Permit, Self::Public, Self::Denial, Self::Error];
+    /// In order of declaration.
+    const LABELS: [&'static str; 4] = ["permit", "public", "denial", "error"];
 
     /// As a label.
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::Permit => "permit",
-            Self::Public => "public",
-            Self::Denial => "denial",
-            Self::Error => "error",
-        }
+        Self::LABELS[self as usize]
     }
 }
 
 /// Metrics of the data plane: handles are looked up once, not per request.
 pub struct ProxyMetrics {
     requests: Vec<IntCounter>,
-    request_duration: Vec<Histogram>,
-    auth_duration: Vec<Histogram>,
-    /// Time from forwarding a request to the head of the upstream's answer.
-    pub upstream_duration: Histogram,
+    request_duration: DurationHistogram,
+    auth_duration: DurationHistogram,
+    upstream_duration: DurationHistogram,
     upstream_errors: IntCounterVec,
     /// Requests being served.
     pub in_flight: IntGauge,
@@ -154,12 +147,17 @@ impl ProxyMetrics {
     pub fn request(&self, outcome: Outcome, status: u16, took: Duration) {
         let class = usize::from(status / 100).saturating_sub(2).min(CODES.len() - 1);
         self.requests[outcome.place() * CODES.len() + class].inc();
-        self.request_duration[outcome.decision() as usize].observe(took.as_secs_f64());
+        self.request_duration.series(outcome.decision() as usize).observe(took);
     }
 
     /// A decision has been made.
     pub fn decision(&self, decision: Decision, took: Duration) {
-        self.auth_duration[decision as usize].observe(took.as_secs_f64());
+        self.auth_duration.series(decision as usize).observe(took);
+    }
+
+    /// The head of the upstream's answer has come.
+    pub fn upstream_answered(&self, took: Duration) {
+        self.upstream_duration.series(0).observe(took);
     }
 
     /// The upstream failed.
@@ -295,7 +293,11 @@ fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {
         records,
         store_up: gauge(registry, "keyward_store_up", "Whether the last pull succeeded")?,
         hints: counter(registry, "keyward_hints_total", "Hints that the store may have moved on")?,
-        resyncs: counter(registry, "keyward_resyncs_total", "Full pulls after the first: the store did not know the revision that was followed")?,
+        resyncs: counter(
+            registry,
+            "keyward_resyncs_total",
+            "Full pulls after the first: the store did not know the revision that was followed",
+        )?,
         pepper_mismatch: gauge(
             registry,
             "keyward_pepper_mismatch",
@@ -312,21 +314,55 @@ fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {
     })
 }
 
-/// Buckets for what we do ourselves, in seconds.
-const FAST: &[f64] = &[25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 1.0];
-/// Buckets for what the upstream has a part in, in seconds.
-const SLOW: &[f64] =
-    &[250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Buckets for what we do ourselves, in nanoseconds: 25 µs to 1 s.
+const FAST: &[u64] = &[
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    100_000_000,
+    1_000_000_000,
+];
+/// Buckets for what the upstream has a part in, in nanoseconds: 250 µs to 60 s.
+const SLOW: &[u64] = &[
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
 
-fn by_decision(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Vec<Histogram>> {
-    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    let histograms = HistogramVec::new(options, &["decision"])?;
-    registry.register(Box::new(histograms.clone()))?;
-    Ok(Decision::ALL.iter().map(|decision| histograms.with_label_values(&[decision.label()])).collect())
+fn by_decision(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    bounds: &'static [u64],
+) -> prometheus::Result<DurationHistogram> {
+    let histogram = DurationHistogram::new(name, help, "decision", &Decision::LABELS, bounds)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SLOW.to_vec()))?;
+fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<DurationHistogram> {
+    let histogram = DurationHistogram::new(name, help, "", &[], SLOW)?;
     registry.register(Box::new(histogram.clone()))?;
     Ok(histogram)
 }

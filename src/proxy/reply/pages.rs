@@ -126,22 +126,19 @@ fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// One `WWW-Authenticate` line for each scheme that is on. On lines of their own: Subversion and `wget --user` send Basic
+/// A challenge for each scheme that is on. Basic has a line of its own, the first: Subversion and `wget --user` send it
 /// only when it is offered, and do not look behind a comma.
 pub(super) fn challenges(forms: &Forms) -> Vec<HeaderValue> {
-    let mut lines = Vec::new();
-    if forms.bearer {
-        lines.push("Bearer realm=\"keyward\"".to_owned());
-    }
-    if forms.basic {
-        lines.push("Basic realm=\"keyward\", charset=\"UTF-8\"".to_owned());
-    }
-    if forms.organization || forms.bare || forms.header.is_some() || forms.query.is_some() {
+    let basic = forms.basic.then(|| "Basic realm=\"keyward\"".to_owned());
+    let bearer = forms.bearer.then(|| "Bearer realm=\"keyward\"".to_owned());
+    let key = (forms.organization || forms.bare || forms.header.is_some() || forms.query.is_some()).then(|| {
         let header = forms.header.as_ref().map(|name| format!(", header={}", quoted(name.as_str())));
         let query = forms.query.as_ref().map(|name| format!(", query={}", quoted(name)));
-        lines.push(format!("ApiKey realm=\"keyward\"{}{}", header.unwrap_or_default(), query.unwrap_or_default()));
-    }
-    lines.iter().filter_map(|line| HeaderValue::from_str(line).ok()).collect()
+        format!("ApiKey realm=\"keyward\"{}{}", header.unwrap_or_default(), query.unwrap_or_default())
+    });
+    let others: Vec<String> = bearer.into_iter().chain(key).collect();
+    let others = (!others.is_empty()).then(|| others.join(", "));
+    basic.into_iter().chain(others).filter_map(|line| HeaderValue::from_str(&line).ok()).collect()
 }
 
 /// A quoted string of RFC 9110.
@@ -167,16 +164,30 @@ pub(super) fn format_of_accept(accept: &str) -> Option<Format> {
 
 /// The format that goes with a media type.
 pub(super) fn format_of_media_type(media: &str) -> Option<Format> {
-    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "application/problem+json" => Some(Format::Problem),
-        "application/json" => Some(Format::Json),
-        "application/xml" | "text/xml" => Some(Format::Xml),
-        "text/plain" => Some(Format::Text),
-        _ if essence.ends_with("+json") => Some(Format::Json),
+    let essence = media.split(';').next().unwrap_or_default().trim();
+    let is = |name: &str| essence.eq_ignore_ascii_case(name);
+    let ends_with = |suffix: &str| {
+        essence
+            .len()
+            .checked_sub(suffix.len())
+            .and_then(|at| essence.get(at..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    if is("application/xml") || is("text/xml") {
+        Some(Format::Xml)
+    } else if is("application/json") {
+        Some(Format::Json)
+    } else if is("application/problem+json") {
+        Some(Format::Problem)
+    } else if is("text/plain") {
+        Some(Format::Text)
+    } else if ends_with("+json") {
+        Some(Format::Json)
+    } else if ends_with("+xml") {
         // Browsers ask for application/xhtml+xml; what they get is XML that they can show.
-        _ if essence.ends_with("+xml") => Some(Format::Xml),
-        _ => None,
+        Some(Format::Xml)
+    } else {
+        None
     }
 }
 
@@ -299,9 +310,8 @@ mod tests {
         assert_eq!(
             challenges(&on),
             [
-                "Bearer realm=\"keyward\"",
-                "Basic realm=\"keyward\", charset=\"UTF-8\"",
-                "ApiKey realm=\"keyward\", header=\"x-api-key\", query=\"a\\\"b\\\\\""
+                "Basic realm=\"keyward\"",
+                "Bearer realm=\"keyward\", ApiKey realm=\"keyward\", header=\"x-api-key\", query=\"a\\\"b\\\\\""
             ]
         );
         let basic = Forms { organization: false, bearer: false, basic: true, bare: false, header: None, query: None };
