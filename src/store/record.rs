@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::digest::Digest;
@@ -211,23 +212,37 @@ impl Body {
     /// Reads a record's body by its kind; its id too must be one of that kind.
     pub fn parse(id: &RecordId, json: &str) -> Result<Self, Unreadable> {
         let unreadable = |why: String| Unreadable { id: id.clone(), why };
-        // serde's message would quote the value it does not like; where it stands is enough.
-        let position =
-            |e: serde_json::Error| unreadable(format!("the field at column {} is wrong or unknown", e.column()));
         match id.kind {
             Kind::Scope => {
                 let scope = Scope::parse(&id.id).map_err(|e| unreadable(e.to_string()))?;
-                Ok(Self::Scope(scope, serde_json::from_str(json).map_err(position)?))
+                Ok(Self::Scope(scope, read(json).map_err(unreadable)?))
             }
-            Kind::Key if is_key_id(&id.id) => serde_json::from_str(json).map(Self::Key).map_err(position),
+            Kind::Key if is_key_id(&id.id) => read(json).map(Self::Key).map_err(unreadable),
             Kind::Key => Err(unreadable("ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -".to_owned())),
             Kind::Secret => {
                 let digest =
                     Digest::from_record_id(&id.id).ok_or_else(|| unreadable("its id is no digest".to_owned()))?;
-                Ok(Self::Secret(digest, serde_json::from_str(json).map_err(position)?))
+                Ok(Self::Secret(digest, read(json).map_err(unreadable)?))
             }
         }
     }
+}
+
+/// Reads a body, or says which field cannot be read. serde's own words would quote the value.
+fn read<T: DeserializeOwned>(json: &str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|error| {
+        let message = error.to_string();
+        if let Some((field, _)) = message.split_once("missing field `").and_then(|(_, rest)| rest.split_once('`')) {
+            return format!("it has no field `{field}`");
+        }
+        // Once more, with a record of the way: only those who have made a mistake wait for it.
+        match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
+            Err(error) if error.path().iter().next().is_some() => {
+                format!("its field `{}` is wrong or unknown", error.path())
+            }
+            Err(_) | Ok(_) => "it is no JSON object".to_owned(),
+        }
+    })
 }
 
 /// The JSON of a body.
