@@ -8,10 +8,16 @@
 //! 5. Without [`Store::changed`] news comes later, but never not at all.
 //! 6. The revision of a `get` never overstates how new the record is.
 
+mod chain;
+#[cfg(test)]
+mod conformance;
+mod identity;
 pub mod record;
+pub mod sqlite;
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
@@ -59,7 +65,8 @@ pub struct Pull {
 pub struct Records(mpsc::Receiver<Result<Vec<Record>, StoreError>>);
 
 impl Records {
-    /// Records that arrive over a channel: close it after the last batch; an error ends it too.
+    /// Records that arrive over a channel: close it after the last batch, and only then. Whatever keeps the last batch from
+    /// coming must be sent as an error, or half of the records would be taken for all.
     pub fn from_channel(receiver: mpsc::Receiver<Result<Vec<Record>, StoreError>>) -> Self {
         Self(receiver)
     }
@@ -141,6 +148,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// A store that cannot be reached or read now.
+    pub(crate) fn unavailable(store: impl fmt::Display, why: impl Into<String>) -> Self {
+        Self::Unavailable { store: store.to_string(), why: why.into() }
+    }
+}
+
 /// Why a commit was not made. In every case nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -166,13 +180,15 @@ pub trait Store: Send + Sync + 'static {
     /// Resolves when the store may have moved on. A hint: late, spurious, or never.
     fn changed(&self, since: Option<Revision>) -> impl Future<Output = ()> + Send;
 
-    /// One record straight from the store, with a revision at least as old as the read.
+    /// One record straight from the store, with a revision at least as old as the read; `None` if there is none or it
+    /// was deleted.
     ///
     /// # Errors
     /// When the store cannot be read.
     fn get(&self, id: &RecordId) -> impl Future<Output = Result<(Revision, Option<Record>), StoreError>> + Send;
 
-    /// All or nothing, together with its audit entry, if every expectation holds.
+    /// All or nothing, together with its audit entry, if every expectation holds. A record that was deleted counts as
+    /// absent. Two changes of one record in one commit happen in their order, and the second sees the first.
     ///
     /// # Errors
     /// When an expectation does not hold, or the store cannot be written.
@@ -183,7 +199,75 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// `sqlite:PATH`: the embedded database.
-    Sqlite(std::path::PathBuf),
+    Sqlite(PathBuf),
     /// `file:PATH`: a file, or a folder of files, that something else writes.
-    File(std::path::PathBuf),
+    File(PathBuf),
+}
+
+/// Why a text is not where a store is. The text itself is not repeated: an address may contain a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotALocation {
+    /// One of the stores that are planned and not there.
+    #[error("this version keeps its records in sqlite:PATH or file:PATH; PostgreSQL and NATS are not in it yet")]
+    NotYet,
+    /// Nothing known.
+    #[error("a store is sqlite:PATH (an embedded database) or file:PATH (files that something else writes)")]
+    Unknown,
+    /// The path is missing.
+    #[error("the path after the colon is missing")]
+    NoPath,
+}
+
+impl Location {
+    /// Reads a location; a relative path starts at `base`, usually the folder of the config file.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, NotALocation> {
+        let (scheme, path) = text.trim().split_once(':').ok_or(NotALocation::Unknown)?;
+        let location = match scheme {
+            "sqlite" => Self::Sqlite,
+            "file" => Self::File,
+            "postgres" | "postgresql" | "nats" => return Err(NotALocation::NotYet),
+            _ => return Err(NotALocation::Unknown),
+        };
+        if path.is_empty() {
+            return Err(NotALocation::NoPath);
+        }
+        // Walking the components drops the `./` that configs like to write.
+        Ok(location(base.join(path).components().collect()))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_read_and_written_as_the_config_has_them() {
+        for (text, expected) in [
+            ("sqlite:./keyward.db", Ok("sqlite:/etc/keyward/keyward.db")),
+            ("sqlite:keyward.db", Ok("sqlite:/etc/keyward/keyward.db")),
+            (" sqlite:/var/lib/k.db ", Ok("sqlite:/var/lib/k.db")),
+            ("file:keys", Ok("file:/etc/keyward/keys")),
+            ("file:../keys.yaml", Ok("file:/etc/keyward/../keys.yaml")),
+            ("file:a:b", Ok("file:/etc/keyward/a:b")),
+            ("sqlite:", Err(NotALocation::NoPath)),
+            ("postgres://user:hunter2@db/keys", Err(NotALocation::NotYet)),
+            ("nats://user:hunter2@bus", Err(NotALocation::NotYet)),
+            ("keyward.db", Err(NotALocation::Unknown)),
+            ("mysql://user:hunter2@db", Err(NotALocation::Unknown)),
+            ("", Err(NotALocation::Unknown)),
+        ] {
+            let parsed = Location::parse(text, Path::new("/etc/keyward"));
+            assert!(!format!("{parsed:?}").contains("hunter2"));
+            assert_eq!(parsed.map(|location| location.to_string()), expected.map(str::to_owned), "{text}");
+        }
+    }
 }

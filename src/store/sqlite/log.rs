@@ -1,0 +1,88 @@
+//! Whether the log beside a database belongs to it.
+//!
+//! Whoever puts a backup in place of a database whose log was not empty has SQLite read the backup through the pages of
+//! that log: a mixture of two histories that no integrity check finds. SQLite cannot tell, but the hash chain can: a log
+//! that belongs to a file continues the history that is in the file.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::read::{from_sql, to_sql};
+use super::trouble::Trouble;
+use crate::store::Revision;
+use crate::store::chain::Link;
+
+/// While another process folds its log, the file alone is not readable; that takes milliseconds.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Refuses a database that is seen through the log of another one. To be called before anything is read or written.
+pub(super) fn prove(connection: &Connection) -> Result<(), Trouble> {
+    // SQLite's own name for the file: links are resolved, and that is where the log lies.
+    let file = connection.path().unwrap_or_default();
+    let log = format!("{file}-wal");
+    let mut proof = Ok(false);
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+        }
+        // An empty log belongs to everybody.
+        if std::fs::metadata(&log).map_or(true, |log| log.len() == 0) {
+            return Ok(());
+        }
+        proof = continues(connection, Path::new(file));
+        if let Ok(true) = proof {
+            return Ok(());
+        }
+    }
+    Err(Trouble::Refused(match proof {
+        Ok(_) => format!(
+            "the file was replaced, but {log} is the log of the file that was there before; stop all of keyward, delete \
+             {log} and {file}-shm, and start again"
+        ),
+        // Damage is reported by those who read it; here it is more likely a large import in its course.
+        Err(error) => format!("another process is writing to it, try again ({error})"),
+    }))
+}
+
+/// Whether what the connection sees continues what is in the file alone.
+fn continues(connection: &Connection, file: &Path) -> rusqlite::Result<bool> {
+    // The file first: it may move on meanwhile, and then the connection sees more, never less.
+    let mut reached = head(&without_log(file)?)?;
+    let transaction = connection.unchecked_transaction()?;
+    let mut statement =
+        transaction.prepare("select rev, at, entry, content, chain from audit where rev > ?1 order by rev")?;
+    let mut rows = statement.query([to_sql(reached.number)])?;
+    while let Some(row) = rows.next()? {
+        let (number, at, entry): (u64, String, String) = (from_sql(row.get(0)?), row.get(1)?, row.get(2)?);
+        let link = Link { previous: reached.chain, number, at: &at, entry: &entry, content: row.get(3)? };
+        if number != reached.number + 1 || link.head() != row.get::<_, [u8; 32]>(4)? {
+            return Ok(false);
+        }
+        reached = Revision { number, chain: link.head() };
+    }
+    Ok(reached == head(&transaction)?)
+}
+
+fn head(connection: &Connection) -> rusqlite::Result<Revision> {
+    connection.query_row("select rev, chain from meta", [], |row| {
+        Ok(Revision { number: from_sql(row.get(0)?), chain: row.get(1)? })
+    })
+}
+
+/// Opens the file as if it were on a disc that cannot be written: without locks and without a log.
+fn without_log(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => uri.push(char::from(*byte)),
+            other => uri.push_str(&format!("%{other:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags)
+}
