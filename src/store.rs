@@ -11,6 +11,7 @@
 mod chain;
 #[cfg(test)]
 mod conformance;
+pub mod file;
 mod identity;
 pub mod record;
 pub mod sqlite;
@@ -18,10 +19,14 @@ pub mod sqlite;
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use self::file::FileStore;
 use self::record::{Record, RecordId};
+use self::sqlite::SqliteStore;
+use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
 
 /// A point in a store's history: the number orders, the chain tells which history it is. A restored backup may come to the
@@ -245,9 +250,95 @@ impl fmt::Display for Location {
     }
 }
 
+/// The store that a config names, whichever it is.
+#[derive(Debug)]
+pub enum AnyStore {
+    /// The embedded database.
+    Sqlite(SqliteStore),
+    /// Files that something else writes.
+    File(FileStore),
+}
+
+impl AnyStore {
+    /// Opens a store, and makes an embedded database that is not there yet, so that a first start works. Short blocking
+    /// I/O: for the start of a program, not for a request.
+    ///
+    /// # Errors
+    /// When a database cannot be opened or belongs to another pepper. Files are read when they are pulled, not here: what
+    /// is wrong with them may be put right while the program runs.
+    pub fn open(location: &Location, check: PepperCheck) -> Result<Self, StoreError> {
+        match location {
+            Location::Sqlite(path) => SqliteStore::open_or_create(path, check).map(Self::Sqlite),
+            Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
+        }
+    }
+
+    /// The same, but a database that is not there is an error: for commands that only look.
+    ///
+    /// # Errors
+    /// As [`AnyStore::open`], and when there is no database.
+    pub fn open_existing(location: &Location, check: PepperCheck) -> Result<Self, StoreError> {
+        match location {
+            Location::Sqlite(path) => SqliteStore::open(path, check).map(Self::Sqlite),
+            Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
+        }
+    }
+
+    /// How often to pull when no hint comes: as often as it costs next to nothing.
+    pub fn poll_interval(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => Duration::from_millis(250),
+            Self::File(_) => Duration::from_secs(10),
+        }
+    }
+}
+
+impl Store for AnyStore {
+    async fn pull(&self, since: Option<Revision>) -> Result<Pull, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.pull(since).await,
+            Self::File(store) => store.pull(since).await,
+        }
+    }
+
+    async fn changed(&self, since: Option<Revision>) {
+        match self {
+            Self::Sqlite(store) => store.changed(since).await,
+            Self::File(store) => store.changed(since).await,
+        }
+    }
+
+    async fn get(&self, id: &RecordId) -> Result<(Revision, Option<Record>), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.get(id).await,
+            Self::File(store) => store.get(id).await,
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
+        match self {
+            Self::Sqlite(store) => store.commit(commit).await,
+            Self::File(store) => store.commit(commit).await,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::digest::Pepper;
+
+    #[test]
+    fn only_those_who_may_make_a_database() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let location = Location::parse("sqlite:keys.db", folder.path()).unwrap();
+        let check = Pepper::from_hex(&"07".repeat(32)).unwrap().check();
+        let error = AnyStore::open_existing(&location, check).unwrap_err().to_string();
+        assert!(error.contains("there is no such file") && error.starts_with(&location.to_string()), "{error}");
+        assert!(!folder.path().join("keys.db").exists());
+        assert!(AnyStore::open(&location, check).is_ok());
+        assert!(AnyStore::open_existing(&location, check).is_ok());
+    }
 
     #[test]
     fn locations_are_read_and_written_as_the_config_has_them() {

@@ -1,0 +1,165 @@
+//! Hints that the files may have changed, from the operating system.
+//!
+//! The folder is watched and not the file: a mount or an editor puts another file in its place, and a watch on the old one
+//! would hear nothing any more. Whatever is missed here, the poll finds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::store::identity::{FileId, Stamp};
+
+/// Who writes usually does so in several steps: wait until there was silence for this long…
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// …but no longer than this.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// A watch on the folder that a store's files are in.
+pub(super) struct Watch {
+    path: PathBuf,
+    /// How many events there have been.
+    events: Arc<watch::Sender<u64>>,
+    /// How many there had been when the files were read last.
+    read_at: AtomicU64,
+    armed: Mutex<Option<Armed>>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.path).finish()
+    }
+}
+
+/// A watch that was set.
+struct Armed {
+    /// Watches for as long as it lives.
+    _watcher: RecommendedWatcher,
+    folder: FileId,
+    /// The folder was moved or deleted; what is at its path now, if anything, is not watched.
+    lost: Arc<AtomicBool>,
+}
+
+impl Watch {
+    pub(super) fn new(path: &Path) -> Self {
+        let events = Arc::new(watch::Sender::new(0));
+        Self { path: path.to_owned(), events, read_at: AtomicU64::new(0), armed: Mutex::default() }
+    }
+
+    /// To be called before the files are read: what changes from now on is news. Sets the watch if it is not set, or was
+    /// set on a folder that is gone.
+    pub(super) fn about_to_read(&self) {
+        // Replacing the watch is one assignment; a panic cannot leave half of it.
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder();
+        let now = Stamp::of(folder).ok().map(|stamp| stamp.id);
+        let holds = |armed: &Armed| now == Some(armed.folder) && !armed.lost.load(Ordering::Acquire);
+        if !armed.as_ref().is_some_and(holds) {
+            *armed = now.and_then(|id| match self.arm(folder, id) {
+                Ok(armed) => Some(armed),
+                Err(error) => {
+                    tracing::debug!(folder = %folder.display(), %error, "the folder is not watched, only polled");
+                    None
+                }
+            });
+        }
+        self.read_at.store(*self.events.borrow(), Ordering::Release);
+    }
+
+    /// Resolves some time after an event since the files were read last.
+    pub(super) async fn changed(&self) {
+        let mut events = self.events.subscribe();
+        let read_at = self.read_at.load(Ordering::Acquire);
+        // The sender is a field of this watch: it is there for as long as anybody can wait here.
+        let _ = events.wait_for(|count| *count > read_at).await;
+        let latest = Instant::now() + LONGEST;
+        while let Ok(Ok(())) = timeout(SILENCE, events.changed()).await
+            && Instant::now() < latest
+        {}
+    }
+
+    /// The folder itself, or the one that the file is in.
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if parent == Path::new("") && !self.path.is_dir() => Path::new("."),
+            Some(parent) if !self.path.is_dir() => parent,
+            Some(_) | None => &self.path,
+        }
+    }
+
+    fn arm(&self, folder: &Path, id: FileId) -> notify::Result<Armed> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let (events, gone, root) = (Arc::clone(&self.events), Arc::clone(&lost), folder.to_owned());
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.as_ref().is_ok_and(is_only_a_look) {
+                return;
+            }
+            if event.is_ok_and(|event| event.paths.contains(&root)) {
+                gone.store(true, Ordering::Release);
+            }
+            events.send_modify(|count| *count += 1);
+        })?;
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(Armed { _watcher: watcher, folder: id, lost })
+    }
+}
+
+/// Whether an event tells that somebody has read something: we ourselves, for one.
+fn is_only_a_look(event: &Event) -> bool {
+    matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+}
+
+/// Kubernetes never updates a file that is mounted by itself (`subPath`): such a store never changes, and nothing tells.
+pub(super) fn warn_of_mount_point(path: &Path) {
+    if let Ok(true) = is_mounted_file(path) {
+        tracing::warn!(
+            path = %path.display(),
+            "this file is a mount of its own (subPath?) and will never be seen to change; mount its folder instead"
+        );
+    }
+}
+
+fn is_mounted_file(path: &Path) -> io::Result<bool> {
+    let path = path.canonicalize()?;
+    Ok(path.is_file() && is_mount_point(&path, &std::fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Looks for a path among the mount points of `/proc/self/mountinfo`, where the fifth field has white space and backslashes
+/// as three octal digits.
+fn is_mount_point(path: &Path, mounts: &str) -> bool {
+    let escaped: String = path
+        .to_string_lossy()
+        .chars()
+        .map(|c| match c {
+            ' ' => "\\040".to_owned(),
+            '\t' => "\\011".to_owned(),
+            '\n' => "\\012".to_owned(),
+            '\\' => "\\134".to_owned(),
+            other => other.to_string(),
+        })
+        .collect();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*escaped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_of_its_own_is_told_from_a_file_in_a_mount() {
+        let mounts = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+            23 27 8:1 /k.json /etc/keys/my\\040keys.json ro shared:1 - ext4 /dev/sda1 rw\n";
+        assert!(is_mount_point(Path::new("/etc/keys/my keys.json"), mounts));
+        assert!(!is_mount_point(Path::new("/etc/keys"), mounts));
+        assert!(!is_mount_point(Path::new("/k.json"), mounts));
+        assert!(is_mount_point(Path::new("/proc"), mounts));
+    }
+}
