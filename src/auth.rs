@@ -84,7 +84,7 @@ pub fn authorize(
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
 
     let mut removals = Removals { query: empty_parameters, ..Removals::default() };
-    removals.add(&credential.place, matched.rule.forms.header.as_ref());
+    removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
     Ok(Permit::new(Some(grant), Some(credential.form), removals))
 }

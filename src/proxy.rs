@@ -41,67 +41,78 @@ use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
-/// Serves one request.
-async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+/// Serves one request. What needs no waiting is done before there is a future: a future that held the request as it came
+/// would be moved about with it.
+fn handle(
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     let id = session.request_id(&request);
     let line = session.line(&request, &id);
-    let mut account = Account::open(session, line);
-    Ok(match admit(request, &id, &mut account) {
-        Admission::Forward { outbound, hints, route } => forward(outbound, route, &hints, id, account).await,
-        Admission::Refuse { mut request, answer, route } => {
-            let hints = Hints::of(request.headers(), request.uri().path());
-            reply::answer(answer, route, &hints, std::mem::take(request.headers_mut()), id, account)
-        }
-    })
+    let admission = admit(request, id, Account::open(session, line));
+    async move {
+        Ok(match admission {
+            Admission::Forward(forwarded) => forward(forwarded).await,
+            Admission::Refuse(response) => response,
+        })
+    }
 }
 
 /// What a request comes to.
 enum Admission {
-    Forward { outbound: Outbound, hints: Hints, route: usize },
-    Refuse { request: Request<Incoming>, answer: Answer, route: usize },
+    Forward(Forwarded),
+    Refuse(Response<ReplyBody>),
+}
+
+/// A request that may be sent, and what is needed to answer it if that fails.
+struct Forwarded {
+    outbound: Outbound,
+    id: HeaderValue,
+    hints: Hints,
+    route: usize,
+    account: Account,
 }
 
 /// Decides, and makes the request that is sent if it may be.
-fn admit(request: Request<Incoming>, id: &HeaderValue, account: &mut Account) -> Admission {
+fn admit(mut request: Request<Incoming>, id: HeaderValue, mut account: Account) -> Admission {
     let session = account.session.clone();
     let shared = &*session.shared;
-    let target = Target { method: request.method(), uri: request.uri(), headers: request.headers() };
-    let matched = shared.routes.find(&target);
+    let matched =
+        shared.routes.find(&Target { method: request.method(), uri: request.uri(), headers: request.headers() });
     let route = matched.index;
     let view = shared.replica.view(account.started());
-    match session.decide(&request, &matched, &view, account) {
+    match session.decide(&request, &matched, &view, &mut account) {
         Err(answer) => {
             account.decided(answer.outcome());
-            Admission::Refuse { request, answer, route }
+            let hints = Hints::of(&request);
+            Admission::Refuse(reply::answer(answer, route, &hints, std::mem::take(request.headers_mut()), id, account))
         }
         Ok(permit) => {
             account.decided(if permit.grant().is_some() { Outcome::Permit } else { Outcome::Public });
-            let hints = Hints::of(request.headers(), request.uri().path());
+            let hints = Hints::of(&request);
             let (peer, default_host) = (&session.peer_value, &shared.default_host);
-            let origin = Origin { peer, peer_is_trusted: session.peer_is_trusted, id, default_host };
+            let origin = Origin { peer, peer_is_trusted: session.peer_is_trusted, id: &id, default_host };
             let outbound = Outbound::new(request, permit, &shared.settings[route], &shared.identity, &view, &origin);
-            Admission::Forward { outbound, hints, route }
+            Admission::Forward(Forwarded { outbound, id, hints, route, account })
         }
     }
 }
 
-async fn forward(
-    outbound: Outbound,
-    route: usize,
-    hints: &Hints,
-    id: HeaderValue,
-    mut account: Account,
-) -> Response<ReplyBody> {
-    match account.session.worker.upstream.send(outbound).await {
+/// Sends a request, and passes the answer on.
+async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
+    let session = forwarded.account.session.clone();
+    let sent = session.worker.upstream.send(&mut forwarded.outbound).await;
+    let Forwarded { id, hints, route, mut account, .. } = forwarded;
+    match sent {
         Ok((mut response, lease)) => {
             account.upstream_answered(response.status().as_u16());
             headers::strip_response(response.headers_mut());
-            account.session.close_if_draining(response.headers_mut());
+            session.close_if_draining(response.headers_mut());
             response.map(|body| ReplyBody::upstream(body, lease, account))
         }
         Err(failure) => {
             account.failed(failure);
-            reply::answer(Answer::Failure(failure), route, hints, HeaderMap::new(), id, account)
+            reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), id, account)
         }
     }
 }

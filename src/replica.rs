@@ -66,7 +66,9 @@ impl Replica {
     /// How much it can be believed now.
     pub fn status(&self, now: Instant) -> Status {
         let Some(proved) = self.freshness.proved.load(Relaxed).checked_sub(1) else { return Status::Booting };
-        let age = now.saturating_duration_since(self.freshness.origin + Duration::from_millis(proved));
+        let since = now.saturating_duration_since(self.freshness.origin);
+        let millis = (since.as_secs() * 1_000 + u64::from(since.subsec_millis())).saturating_sub(proved);
+        let age = Duration::from_millis(millis);
         if age <= self.freshness.max_staleness { Status::Usable(age) } else { Status::Expired(age) }
     }
 

@@ -180,38 +180,36 @@ pub enum Lines {
     /// None of them.
     #[default]
     None,
-    /// The first one.
-    First,
-    /// These.
+    /// All of them: nearly always the only one.
+    All,
+    /// These, in order.
     Some(Vec<usize>),
 }
 
 impl Lines {
     fn add(&mut self, line: usize) {
         match self {
-            Self::None if line == 0 => *self = Self::First,
             Self::None => *self = Self::Some(vec![line]),
-            Self::First => *self = Self::Some(vec![0, line]),
+            Self::All => {}
             Self::Some(lines) => lines.push(line),
-        }
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::None
-    }
-
-    /// Whether it has a line.
-    pub fn has(&self, line: usize) -> bool {
-        match self {
-            Self::None => false,
-            Self::First => line == 0,
-            Self::Some(lines) => lines.contains(&line),
         }
     }
 }
 
 impl Removals {
+    /// The only credential goes, and with it the header that it stands in: nothing else of ours can be in it.
+    pub(super) fn add_only(&mut self, place: &Place, header: Option<&HeaderName>) {
+        match place {
+            Place::Authorization(_) => self.authorization = Lines::All,
+            Place::Header(_) => {
+                self.header_name = header.cloned();
+                self.header = Lines::All;
+            }
+            Place::Query(range) => self.query.push(range.clone()),
+        }
+    }
+
+    /// One of several goes.
     pub(super) fn add(&mut self, place: &Place, header: Option<&HeaderName>) {
         match place {
             Place::Authorization(line) => self.authorization.add(*line),

@@ -24,8 +24,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A request that may be sent. Only a [`Permit`] makes one.
-pub(super) struct Outbound(Request<Upload>);
+/// A request that may be sent, once. Only a [`Permit`] makes one.
+pub(super) struct Outbound(Option<Request<Upload>>);
 
 /// The names under which the upstream is told who the caller is.
 pub(super) struct IdentityNames {
@@ -89,8 +89,9 @@ impl Outbound {
         let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
 
         let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let version = request.version();
         let headers = request.headers_mut();
-        set_host(headers, host, origin.default_host);
+        set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
         strip_request(headers, &names.prefix, origin.peer_is_trusted);
         add_origin(headers, origin);
@@ -106,11 +107,17 @@ impl Outbound {
             *request.uri_mut() = uri;
         }
         *request.version_mut() = Version::HTTP_11;
-        Self(request)
+        Self(Some(request))
     }
 
-    pub(super) fn into_request(self) -> Request<Upload> {
-        self.0
+    /// Takes the request out, for sending it; `None` when it has been sent.
+    pub(super) fn take(&mut self) -> Option<Request<Upload>> {
+        self.0.take()
+    }
+
+    /// Puts a request back of which nothing was sent.
+    pub(super) fn put_back(&mut self, request: Request<Upload>) {
+        self.0 = Some(request);
     }
 }
 
@@ -132,20 +139,18 @@ impl<'i> Identity<'i> {
 }
 
 /// The host of an absolute target goes before the header (RFC 9112 section 3.2.2).
-fn set_host(headers: &mut HeaderMap, of_target: Option<HeaderValue>, default: &HeaderValue) {
+fn set_host(headers: &mut HeaderMap, version: Version, of_target: Option<HeaderValue>, default: &HeaderValue) {
     if let Some(host) = of_target {
         headers.insert(HOST, host);
-    } else if !headers.contains_key(HOST) {
+    } else if version < Version::HTTP_11 && !headers.contains_key(HOST) {
         headers.insert(HOST, default.clone());
     }
 }
 
 fn remove_credential(headers: &mut HeaderMap, removals: &Removals) {
-    if !removals.authorization.is_empty() {
-        remove_lines(headers, &AUTHORIZATION, |line| removals.authorization.has(line));
-    }
+    remove_lines(headers, &AUTHORIZATION, &removals.authorization);
     if let Some(name) = &removals.header_name {
-        remove_lines(headers, name, |line| removals.header.has(line));
+        remove_lines(headers, name, &removals.header);
     }
 }
 

@@ -8,6 +8,8 @@ use http::header::{
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::auth::decision::Lines;
+
 /// What happens to a field of a request on its way to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -104,15 +106,18 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Removes some lines of one header, and keeps the others in their order.
-pub(super) fn remove_lines(headers: &mut HeaderMap, name: &HeaderName, goes: impl Fn(usize) -> bool) {
-    if headers.get_all(name).iter().nth(1).is_none() {
-        if goes(0) {
-            headers.remove(name);
-        }
-        return;
-    }
-    let kept: Vec<HeaderValue> =
-        headers.get_all(name).iter().enumerate().filter(|(line, _)| !goes(*line)).map(|(_, v)| v.clone()).collect();
+pub(super) fn remove_lines(headers: &mut HeaderMap, name: &HeaderName, lines: &Lines) {
+    let going = match lines {
+        Lines::None => return,
+        Lines::All => &[][..],
+        Lines::Some(going) => going,
+    };
+    let all = headers.get_all(name).iter().enumerate();
+    let kept: Vec<HeaderValue> = if going.is_empty() {
+        Vec::new()
+    } else {
+        all.filter(|(line, _)| !going.contains(line)).map(|(_, value)| value.clone()).collect()
+    };
     headers.remove(name);
     for value in kept {
         headers.append(name, value);
@@ -229,7 +234,7 @@ mod tests {
             for value in ["a", "b", "c"] {
                 headers.append("k", value.parse().unwrap());
             }
-            remove_lines(&mut headers, &HeaderName::from_static("k"), |line| gone.contains(&line));
+            remove_lines(&mut headers, &HeaderName::from_static("k"), &gone);
             assert_eq!(headers.get_all("k").iter().collect::<Vec<_>>(), kept);
         }
     }

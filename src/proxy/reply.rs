@@ -7,7 +7,8 @@ mod pages;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
 
 use super::account::Account;
 use super::body::ReplyBody;
@@ -126,9 +127,10 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    pub(super) fn of(headers: &HeaderMap, path: &str) -> Self {
-        let ending = pages::format_of_ending(path);
-        Self { accept: headers.get(ACCEPT).cloned(), content_type: headers.get(CONTENT_TYPE).cloned(), ending }
+    pub(super) fn of(request: &Request<Incoming>) -> Self {
+        let header = |name| request.headers().get(name).cloned();
+        let content_type = if request.body().is_end_stream() { None } else { header(CONTENT_TYPE) };
+        Self { accept: header(ACCEPT), content_type, ending: pages::format_of_ending(request.uri().path()) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
@@ -123,20 +123,32 @@ impl Upstream {
     }
 
     /// Sends a request, and waits for the head of the answer.
-    pub(super) async fn send(self: &Arc<Self>, outbound: Outbound) -> Result<(Response<Incoming>, Lease), Failure> {
-        let mut request = outbound.into_request();
-        let uploads = !request.body().is_end_stream();
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        outbound: &mut Outbound,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
         loop {
             let (mut connection, fresh) = match self.take().await {
                 Some(connection) => (connection, false),
-                None => (self.connect().await?, true),
+                // Connecting is rare, and its future large.
+                None => (Box::pin(self.connect()).await?, true),
             };
+            let Some(mut request) = outbound.take() else { return Err(Failure::Broken) };
+            let uploads = !request.body().is_end_stream();
             request.body_mut().watch = uploads.then(|| connection.watch.clone());
-            match exchange(&mut connection, request).await {
-                Ok(response) => return Ok((response, Lease { upstream: self.clone(), connection, uploads })),
-                Err(Unsent::Whole(back)) if !fresh => request = *back,
-                Err(Unsent::Whole(_)) => return Err(Failure::Broken),
-                Err(Unsent::Lost(failure)) => return Err(failure),
+            connection.watch.enter(Doing::Head);
+            match connection.sender.try_send_request(request).await {
+                // Nobody asked for another protocol.
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(Failure::Broken),
+                Ok(response) => {
+                    connection.watch.enter(Doing::Work);
+                    return Ok((response, Lease { upstream: self.clone(), connection, uploads }));
+                }
+                Err(mut error) => match error.take_message() {
+                    // Nothing of it was written: the connection had been closed while it was unused.
+                    Some(request) if !fresh => outbound.put_back(request),
+                    Some(_) | None => return Err(failure(&connection, error.error())),
+                },
             }
         }
     }
@@ -200,30 +212,11 @@ impl Upstream {
     }
 }
 
-/// What became of a request that was not answered.
-enum Unsent {
-    /// Nothing of it was written: it may be sent again.
-    Whole(Box<Request<Upload>>),
-    /// It may have arrived.
-    Lost(Failure),
-}
-
-async fn exchange(connection: &mut Connection, request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
-    connection.watch.enter(Doing::Head);
-    match connection.sender.try_send_request(request).await {
-        // Nobody asked for another protocol.
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Unsent::Lost(Failure::Broken)),
-        Ok(response) => {
-            connection.watch.enter(Doing::Work);
-            Ok(response)
-        }
-        Err(mut error) => match error.take_message() {
-            Some(request) => Err(Unsent::Whole(Box::new(request))),
-            None if connection.watch.was_closed() => Err(Unsent::Lost(Failure::Timeout)),
-            None => {
-                tracing::debug!(error = %error.error(), "the upstream did not answer");
-                Err(Unsent::Lost(Failure::Broken))
-            }
-        },
+/// Why an exchange that had begun came to nothing.
+fn failure(connection: &Connection, error: &hyper::Error) -> Failure {
+    if connection.watch.was_closed() {
+        return Failure::Timeout;
     }
+    tracing::debug!(%error, "the upstream did not answer");
+    Failure::Broken
 }
