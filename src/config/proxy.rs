@@ -1,0 +1,139 @@
+//! The `proxy` section and the listeners.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use super::place::OptionPath;
+use super::raw;
+use super::report::Report;
+use super::routes::{self, Routing};
+use super::secrecy::without;
+use super::values;
+use crate::auth::Locksmith;
+use crate::auth::address::Networks;
+use crate::proxy::upstream::Target;
+use crate::proxy::{Config, Limits};
+
+/// Where each listener is, as far as it is wanted and its address can be read.
+pub(super) struct Listeners {
+    pub(super) proxy: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) ops: Option<SocketAddr>,
+}
+
+/// Reads the addresses of the listeners, of which no two may be the same.
+pub(super) fn listeners(raw: &raw::File, report: &mut Report) -> Listeners {
+    let mut known: Vec<(&str, SocketAddr)> = Vec::new();
+    let mut listener = |section: &'static str, text: Option<&String>| {
+        let at = OptionPath::of([section, "listen"]);
+        let address = report.take(&at, values::listen(text?))?;
+        if let Some((other, _)) = known.iter().find(|(_, other)| overlap(*other, address)) {
+            report.mistake(&at, format!("takes the same port as {other}.listen; each listener needs its own"));
+        }
+        known.push((section, address));
+        Some(address)
+    };
+    Listeners {
+        proxy: listener("proxy", raw.proxy.as_ref().map(|proxy| &proxy.listen)),
+        admin: listener("admin", raw.admin.as_ref().map(|admin| &admin.listen)),
+        ops: listener("ops", raw.ops.as_ref().map(|ops| &ops.listen)),
+    }
+}
+
+/// Whether two listeners would be in each other's way. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (all || one.ip() == other.ip())
+}
+
+/// Reads the `proxy` section and the routes. `None` where it is not there, or a mistake was reported.
+pub(super) fn proxy(
+    raw: &raw::File,
+    listen: Option<SocketAddr>,
+    locksmith: Option<&Arc<Locksmith>>,
+    base: &Path,
+    report: &mut Report,
+) -> Option<Config> {
+    let prefix = values::identity_prefix(&raw.identity_headers.prefix);
+    let prefix = report.take(&OptionPath::of(["identity_headers", "prefix"]), prefix);
+    let identity_prefix = prefix.unwrap_or_else(|| "x-keyward-".to_owned());
+    // Without a proxy nothing uses the routes, but what is wrong with them is wrong all the same.
+    let paths = raw.proxy.as_ref().map_or(raw::Paths::Strict, |proxy| proxy.paths);
+    let Routing { routes, settings } = routes::routing(raw, paths, &identity_prefix, report);
+
+    let at = OptionPath::of(["proxy"]);
+    let raw = raw.proxy.as_ref()?;
+    let upstream =
+        raw.upstream.as_ref().and_then(|text| report.take(&at.key("upstream"), values::upstream(text, base)));
+    if let (Some(Target::Http(authority)), Some(listen)) = (&upstream, listen)
+        && is_itself(authority, listen)
+    {
+        report.mistake(&at.key("upstream"), "is proxy.listen itself: requests would go round in a circle");
+    }
+    let trusted_proxies = networks(&raw.trusted_proxies, &at.key("trusted_proxies"), report);
+    let limits = limits(raw, &at, report);
+    Some(Config {
+        listen: listen?,
+        upstream: upstream?,
+        workers: workers(raw.workers),
+        trusted_proxies: trusted_proxies?,
+        routes,
+        settings,
+        locksmith: Arc::clone(locksmith?),
+        identity_prefix,
+        limits: limits?,
+    })
+}
+
+/// Whether an upstream on this machine is the listener.
+fn is_itself(authority: &str, listen: SocketAddr) -> bool {
+    let local = authority.replacen("localhost:", "127.0.0.1:", 1).parse::<SocketAddr>();
+    local.is_ok_and(|upstream| {
+        let here = upstream.ip() == listen.ip() || upstream.ip().is_loopback() && listen.ip().is_unspecified();
+        here && upstream.port() == listen.port() && listen.port() != 0
+    })
+}
+
+/// `auto` is what the system says: the CPUs that this process may use or the CPU quota of its cgroup, whichever is
+/// less, a quota rounded down, and never less than one.
+fn workers(raw: raw::Workers) -> usize {
+    match raw {
+        raw::Workers::Word(raw::AutoWord::Auto) => thread::available_parallelism().map_or(1, usize::from),
+        raw::Workers::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
+    }
+}
+
+/// Each network is read by itself, so that each mistake has its place.
+fn networks(raw: &[String], at: &OptionPath, report: &mut Report) -> Option<Networks> {
+    for (nth, text) in raw.iter().enumerate() {
+        let parsed = Networks::parse([text.as_str()]).map_err(|error| without(text, &error));
+        report.take(&at.index(nth), parsed);
+    }
+    Networks::parse(raw.iter().map(String::as_str)).ok()
+}
+
+fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limits> {
+    let max_head_bytes = report.take(&at.key("max_head"), values::head_size(&raw.max_head));
+    let at = at.key("timeouts");
+    let mut above_zero = |name: &str, raw| report.take(&at.key(name), values::time_above_zero(raw));
+    let head_timeout = above_zero("head", &raw.timeouts.head);
+    let idle_timeout = above_zero("idle", &raw.timeouts.idle);
+    let connect_timeout = above_zero("connect", &raw.timeouts.connect);
+    let response_timeout = above_zero("response", &raw.timeouts.response);
+    let upstream_idle_timeout = above_zero("upstream_idle", &raw.timeouts.upstream_idle);
+    let drain_timeout = report.take(&at.key("drain"), values::time(&raw.timeouts.drain));
+    let drain_delay = report.take(&at.key("drain_delay"), values::time(&raw.timeouts.drain_delay));
+    Some(Limits {
+        head_timeout: head_timeout?,
+        idle_timeout: idle_timeout?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+        upstream_idle_timeout: upstream_idle_timeout?,
+        drain_timeout: drain_timeout?,
+        drain_delay: drain_delay?,
+        max_head_bytes: max_head_bytes?,
+        max_headers: usize::try_from(raw.max_headers).ok()?,
+    })
+}
