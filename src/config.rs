@@ -163,7 +163,7 @@ fn raw_of(overrides: &Overrides, report: &mut Report) -> Option<raw::File> {
 impl Parts {
     fn from_raw(raw: &raw::File, base: &Path, overrides: &Overrides, report: &mut Report) -> Self {
         let store =
-            raw.store.as_ref().and_then(|text| report.take(&OptionPath::of(["store"]), keys::location(text, base)));
+            raw.store.as_ref().and_then(|text| report.take(&OptionPath::of(["store"]), Location::parse(text, base)));
         let locksmith = raw.keys.as_ref().and_then(|keys| keys::locksmith(keys, base, overrides, report)).map(Arc::new);
         let listeners = proxy::listeners(raw, report);
         let sync = sync_of(&raw.sync, store.as_ref(), report);

@@ -59,6 +59,7 @@ fn handle(
 }
 
 /// What a request comes to.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and a box would be one more allocation for each request")]
 enum Admission {
     Forward(Forwarded),
     Refuse(Response<ReplyBody>),

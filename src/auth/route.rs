@@ -288,6 +288,15 @@ impl Routes {
 }
 
 #[cfg(test)]
+impl Routes {
+    /// The route of a GET without a host, for tests of what a config comes to.
+    pub(crate) fn find_path(&self, path: &str) -> Matched<'_> {
+        let uri = path.parse().expect("a test's path is a target");
+        self.find(&Target { method: &Method::GET, uri: &uri, headers: &HeaderMap::new() })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

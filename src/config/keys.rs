@@ -16,7 +16,6 @@ use super::values;
 use crate::auth::Locksmith;
 use crate::auth::digest::{NotAPepper, Pepper};
 use crate::auth::key::{Alphabet, KeyFormat, Shape};
-use crate::store::Location;
 
 /// A pepper file is 64 digits and a line end; what is much longer is something else and is not read to its end.
 const LONGEST_PEPPER_FILE: usize = 4096;
@@ -132,28 +131,5 @@ fn read_pepper(path: &Path, shown: &str, name: &str) -> Result<(Zeroizing<String
             Err(format!("{shown} holds no pepper: {NotAPepper}"))
         }
         Err(error) => Err(failed(error)),
-    }
-}
-
-/// Where the store is; a relative path starts at `base`. The text is not repeated: an address may contain a password.
-// To be replaced by `store::Location::parse`, which says the same.
-pub(super) fn location(text: &str, base: &Path) -> Result<Location, &'static str> {
-    const UNKNOWN: &str =
-        "a store is sqlite:PATH (an embedded database) or file:PATH (files that something else writes)";
-    let (scheme, path) = text.trim().split_once(':').ok_or(UNKNOWN)?;
-    let location = match scheme {
-        "sqlite" => Location::Sqlite,
-        "file" => Location::File,
-        "postgres" | "postgresql" | "nats" | "tls" => {
-            return Err(
-                "this version keeps its records in sqlite:PATH or file:PATH; PostgreSQL and NATS are not in it yet",
-            );
-        }
-        _ => return Err(UNKNOWN),
-    };
-    if path.is_empty() {
-        Err("the path after the colon is missing")
-    } else {
-        Ok(location(base.join(path).components().collect()))
     }
 }

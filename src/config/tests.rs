@@ -85,7 +85,7 @@ fn what_is_left_out_is_as_the_example_says() {
     let [settings] = &proxy.settings[..] else { panic!("one route, the default") };
     assert_eq!(settings.deny, Deny { format: FormatRule::Negotiated(Format::Xml), status: None, body: None });
     assert_eq!((settings.forward_credential, &settings.inject[..]), (false, &[][..]));
-    let rule = proxy.routes.find(&Method::GET, "", "/").rule;
+    let rule = proxy.routes.find_path("/").rule;
     assert_eq!((rule.requirement, rule.class, rule.environment), (Requirement::Key, ClassRule::Method, None));
     let forms = &rule.forms;
     assert_eq!((forms.organization, forms.bearer, forms.basic, forms.bare), (true, true, true, false));
@@ -103,7 +103,7 @@ fn options_of_the_proxy() {
     assert_eq!(proxy("max_headers: 7").limits.max_headers, 7);
     assert_eq!(proxy("timeouts: { drain: 0s, head: 1m 30s }").limits.drain_timeout, Duration::ZERO);
     assert_eq!(proxy("timeouts: { drain: 0s, head: 1m 30s }").limits.head_timeout, Duration::from_secs(90));
-    assert!(proxy("paths: lenient").routes.find(&Method::GET, "", "//").ambiguous.is_some());
+    assert!(proxy("paths: lenient").routes.find_path("//").ambiguous.is_some());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_route_overrides_only_the_credentials_it_names() {
          - { path: /c }\n",
     );
     let forms = |path| {
-        let forms = &config.proxy.routes.find(&Method::GET, "", path).rule.forms;
+        let forms = &config.proxy.routes.find_path(path).rule.forms;
         let header = forms.header.as_ref().map(http::HeaderName::as_str);
         (forms.organization, forms.bearer, forms.basic, forms.bare, header, forms.query.as_deref())
     };

@@ -50,8 +50,8 @@ fn values_are_read_as_in_the_file() {
     assert_eq!((proxy.workers, proxy.limits.max_head_bytes), (5, 16 << 10));
     assert_eq!(proxy.limits.head_timeout, Duration::from_secs(3));
     assert!(proxy.trusted_proxies.contains("10.1.2.3".parse().unwrap()));
-    assert_eq!(proxy.routes.find(&Method::GET, "", "/a").rule.requirement, Requirement::Nothing);
-    let forms = &proxy.routes.find(&Method::GET, "", "/").rule.forms;
+    assert_eq!(proxy.routes.find_path("/a").rule.requirement, Requirement::Nothing);
+    let forms = &proxy.routes.find_path("/").rule.forms;
     assert_eq!((&forms.header, forms.bare), (&None, true));
     assert_eq!(proxy.settings[1].deny.format, FormatRule::Always(Format::Json));
     assert!(config.admin.is_some() && config.ops.is_some());
