@@ -1,0 +1,36 @@
+//! `keyward check`: reads what `serve` would read and opens what it would open, without serving.
+
+use std::path::Path;
+
+use super::console::{Console, grouped, printable};
+use super::exit::{Exit, Failure};
+use super::open::{World, open, wait, warn};
+use super::records::{Everything, Session};
+use crate::auth::grant::State;
+use crate::config;
+
+/// Checks a config and its store.
+pub(super) fn run(path: &Path, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let config = config::load(path, &world.overrides)?;
+    warn(&config.warnings, console);
+    console.line(format_args!("ok  config {}", path.display()))?;
+    wait(async {
+        let store = open(&config.store, &config.locksmith, true)?;
+        let session = Session { store, locksmith: config.locksmith, actor: world.actor(), now: world.now };
+        let everything = session.everything().await?;
+        console.line(format_args!("ok  store {} at revision {}", config.store, everything.revision))?;
+        counts(&everything, console)
+    })
+}
+
+/// Says what is in a store; a record that cannot be read is a failure, since it is meant to grant something.
+fn counts(everything: &Everything, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let active = everything.keys.iter().filter(|key| key.body.state == State::Active).count();
+    let counts = [everything.keys.len(), active, everything.secrets, everything.scopes.len()];
+    let [keys, active, secrets, scopes] = counts.map(|count| grouped(count as u64));
+    console.line(format_args!("ok  {keys} keys ({active} active), {secrets} secrets, {scopes} scopes"))?;
+    for why in &everything.unreadable {
+        console.note(format_args!("error: {}; it grants nothing", printable(why)));
+    }
+    Ok(if everything.unreadable.is_empty() { Exit::Ok } else { Exit::Failed })
+}

@@ -1,0 +1,149 @@
+//! Where output goes: data to one stream, everything else to the other, and nothing to any global.
+
+use std::fmt::{Display, Write as _};
+use std::io::Write;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::exit::Failure;
+
+/// How data is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// The two streams of a command.
+pub(crate) struct Console<'c> {
+    out: &'c mut dyn Write,
+    err: &'c mut dyn Write,
+}
+
+impl<'c> Console<'c> {
+    /// Data goes to the first, everything else to the second.
+    pub(crate) fn new(out: &'c mut dyn Write, err: &'c mut dyn Write) -> Self {
+        Self { out, err }
+    }
+
+    /// Tells people something. If nobody takes it, there is nobody to tell.
+    pub(crate) fn note(&mut self, text: impl Display) {
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    /// Writes one line of data.
+    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
+        writeln!(self.out, "{text}").map_err(Failure::Output)
+    }
+
+    /// Writes data as it is.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(Failure::Output)
+    }
+
+    /// Writes one JSON document as one line.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut *self.out, value).map_err(|e| Failure::Output(e.into()))?;
+        self.line("")
+    }
+
+    /// Writes one JSON document for people who will edit it.
+    pub(crate) fn pretty_json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer_pretty(&mut *self.out, value).map_err(|e| Failure::Output(e.into()))?;
+        self.line("")
+    }
+
+    /// Writes one JSON array with an element on each line.
+    pub(crate) fn json_array<T: Serialize>(&mut self, values: impl Iterator<Item = T>) -> Result<(), Failure> {
+        let mut separator = "[\n";
+        for value in values {
+            write!(self.out, "{separator}").map_err(Failure::Output)?;
+            serde_json::to_writer(&mut *self.out, &value).map_err(|e| Failure::Output(e.into()))?;
+            separator = ",\n";
+        }
+        self.line(if separator == "[\n" { "[]" } else { "\n]" })
+    }
+
+    /// Writes aligned columns under their headers.
+    pub(crate) fn table<const N: usize>(&mut self, headers: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
+        let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).fold(headers[i].len(), usize::max);
+        let widths: [usize; N] = std::array::from_fn(width);
+        self.line(aligned(&headers, &widths))?;
+        rows.iter().try_for_each(|row| self.line(aligned(row, &widths)))
+    }
+
+    /// Makes sure that what was written has arrived.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::Output)
+    }
+}
+
+/// One row of a table, without spaces at its end.
+fn aligned<T: AsRef<str>>(cells: &[T], widths: &[usize]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        // Writing to a string cannot fail.
+        let _ = write!(line, "{:width$}  ", cell.as_ref());
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// A text from the store for a terminal, which must not take orders from it.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A number with its thousands apart: `99,998`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn written(write: impl FnOnce(&mut Console<'_>) -> Result<(), Failure>) -> String {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        write(&mut Console::new(&mut out, &mut err)).unwrap();
+        assert!(err.is_empty());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_are_aligned_by_characters_and_end_without_spaces() {
+        let rows = [["é".to_owned(), "x".to_owned()], ["abcd".to_owned(), String::new()]];
+        assert_eq!(written(|console| console.table(["ID", "NAME"], &rows)), "ID    NAME\né     x\nabcd\n");
+        assert_eq!(written(|console| console.table(["ID", "NAME"], &[])), "ID  NAME\n");
+    }
+
+    #[test]
+    fn an_array_is_valid_json_of_any_length() {
+        for numbers in [vec![], vec![1], vec![1, 2]] {
+            let text = written(|console| console.json_array(numbers.iter()));
+            assert_eq!(serde_json::from_str::<Vec<u8>>(&text).unwrap(), numbers);
+            assert!(text.ends_with("]\n"));
+        }
+    }
+
+    #[test]
+    fn numbers_and_names_are_made_readable() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (99_998, "99,998"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(printable("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+    }
+}

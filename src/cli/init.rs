@@ -1,0 +1,167 @@
+//! `keyward init`: a first config, a pepper and an empty database. Nothing that is there is touched.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::open::{World, open, wait};
+use crate::auth::digest::Pepper;
+use crate::config;
+
+/// What `keyward init` takes.
+#[derive(Args, Debug)]
+pub(super) struct InitArgs {
+    /// The folder for all of it
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The config file; the rest is put beside it
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+    /// The server behind
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
+    upstream: String,
+}
+
+impl InitArgs {
+    fn config(&self, world: &World) -> PathBuf {
+        let in_folder = self.dir.as_ref().map(|dir| dir.join("keyward.yaml"));
+        let named = || self.config.clone().or_else(|| world.variable("KEYWARD_CONFIG").map(PathBuf::from));
+        in_folder.or_else(named).unwrap_or_else(|| "keyward.yaml".into())
+    }
+}
+
+/// Makes the three files.
+pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let config = args.config(world);
+    let folder = config.parent().unwrap_or(Path::new(""));
+    let (pepper, database) = (folder.join("keyward.pepper"), folder.join("keyward.db"));
+    let there: Vec<String> = [&config, &pepper, &database]
+        .into_iter()
+        .filter(|path| path.symlink_metadata().is_ok())
+        .map(|path| path.display().to_string())
+        .collect();
+    if !there.is_empty() {
+        return Err(Failure::Conflict(format!("already there: {}; nothing is overwritten", there.join(", "))));
+    }
+    let failed = |path: &Path, error: io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+    fs::create_dir_all(Path::new(".").join(folder)).map_err(|error| failed(folder, error))?;
+    let mut secret = Pepper::generate()?;
+    secret.push('\n');
+    make(&pepper, 0o600, &secret).map_err(|error| failed(&pepper, error))?;
+    make(&config, 0o644, &starter(&args.upstream)).map_err(|error| failed(&config, error))?;
+    let made = try_out(&config, world);
+    if made.is_err() {
+        // These are ours and a minute old; the next try would otherwise stumble over them.
+        let _ = (fs::remove_file(&config), fs::remove_file(&pepper));
+    }
+    made?;
+    tell(&config, [&config, &pepper, &database], console);
+    Ok(Exit::Ok)
+}
+
+/// Reads the new config as `serve` would, and makes the database.
+fn try_out(path: &Path, world: &World) -> Result<Exit, Failure> {
+    let config = config::load(path, &world.overrides)?;
+    wait(async { open(&config.store, &config.locksmith, false).map(|_| Exit::Ok) })
+}
+
+fn make(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// A config that works, short enough to be read.
+fn starter(upstream: &str) -> String {
+    // JSON's strings are YAML's too.
+    let upstream = serde_json::Value::from(upstream);
+    format!(
+        "\
+# The config of Keyward. `keyward schema` describes every option; `keyward check` says what is wrong.
+version: 1
+proxy:
+  listen: 0.0.0.0:8080                 # clients connect here
+  upstream: {upstream}
+keys:
+  brand: kw                            # keys begin with it: kw_live_…
+  pepper: {{ file: ./keyward.pepper }}   # goes into every digest: without it all keys are lost, so keep a copy apart
+  # shapes: [{{ name: legacy, length: 20, alphabet: hex }}]   # keys of another system, for `keyward key import`
+store: sqlite:./keyward.db
+ops:
+  listen: 0.0.0.0:9464                 # /livez, /readyz and /metrics
+"
+    )
+}
+
+fn tell(config: &Path, made: [&PathBuf; 3], console: &mut Console<'_>) {
+    for path in made {
+        console.note(format_args!("made {}", path.display()));
+    }
+    let flag =
+        if config == Path::new("keyward.yaml") { String::new() } else { format!(" --config {}", config.display()) };
+    console.note(format_args!(
+        "Next:\n  keyward key create{flag} --name first\n  keyward check{flag}\n  keyward serve{flag}\n\
+         Keep a copy of the pepper apart from the database: without it no key works any more."
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::cli::check;
+    use crate::cli::testing::{Ran, noon, remember};
+    use crate::config::Overrides;
+
+    fn world() -> World {
+        World { overrides: Overrides::default(), now: noon() }
+    }
+
+    #[track_caller]
+    fn init(folder: &Path, upstream: &str) -> Ran {
+        let args = InitArgs { dir: Some(folder.to_owned()), config: None, upstream: upstream.to_owned() };
+        remember(|console| run(&args, &world(), console))
+    }
+
+    #[test]
+    fn a_first_config_works_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("etc/keyward");
+        let ran = init(&place, "http://127.0.0.1:9000");
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
+        for (name, mode) in [("keyward.yaml", 0o644), ("keyward.pepper", 0o600), ("keyward.db", 0o600)] {
+            assert_eq!(place.join(name).metadata().unwrap().permissions().mode() & 0o777, mode, "{name}");
+        }
+        let config = place.join("keyward.yaml");
+        let checked = remember(|console| check::run(&config, &world(), console));
+        assert_eq!(checked.code, 0, "{checked:?}");
+        assert!(checked.out.ends_with("ok  0 keys (0 active), 0 secrets, 0 scopes\n"), "{checked:?}");
+        // Of another pepper nothing fits.
+        let pepper = place.join("keyward.pepper");
+        fs::remove_file(&pepper).unwrap();
+        make(&pepper, 0o600, &"ab".repeat(32)).unwrap();
+        let checked = remember(|console| check::run(&config, &world(), console));
+        assert_eq!(checked.code, 7, "{checked:?}");
+        fs::remove_file(place.join("keyward.db")).unwrap();
+        let checked = remember(|console| check::run(&config, &world(), console));
+        assert_eq!(checked.code, 7, "{checked:?}");
+        assert!(!place.join("keyward.db").exists(), "a check makes nothing");
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let ran = init(folder.path(), "ftp://127.0.0.1");
+        assert_eq!((ran.code, fs::read_dir(folder.path()).unwrap().count()), (3, 0), "{ran:?}");
+        fs::write(folder.path().join("keyward.pepper"), "mine").unwrap();
+        let ran = init(folder.path(), "http://127.0.0.1:9000");
+        assert!(ran.code == 5 && ran.err.contains("keyward.pepper") && !ran.err.contains("yaml"), "{ran:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,99 @@
+//! `keyward key …`: what the commands are called and take. What they do is in the rooms below.
+
+mod change;
+mod create;
+pub(super) mod escalation;
+mod list;
+mod rotate;
+
+use clap::Subcommand;
+
+use super::console::{Console, Output};
+use super::exit::{Exit, Failure};
+use super::import::{self, ImportArgs};
+use super::records::Session;
+use crate::auth::grant::State;
+use crate::store::Store;
+
+pub(super) use self::change::UpdateArgs;
+pub(super) use self::create::{CreateArgs, record};
+pub(super) use self::rotate::RotateArgs;
+
+/// The commands on keys.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key and print its value, once
+    Create(CreateArgs),
+    /// Show all keys
+    List,
+    /// Show one key and what is known of its values
+    Show {
+        /// The key
+        id: String,
+    },
+    /// Change a key
+    Update(UpdateArgs),
+    /// Stop a key until it is enabled again
+    Disable {
+        /// The key
+        id: String,
+    },
+    /// Let a disabled key work again
+    Enable {
+        /// The key
+        id: String,
+    },
+    /// Give a key a new value and print it, once
+    Rotate(RotateArgs),
+    /// Stop a key for good
+    Revoke {
+        /// The key
+        id: String,
+        /// Why, for the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Bring in keys of another system, as they are
+    Import(ImportArgs),
+}
+
+impl KeyCommand {
+    /// Whether it only looks, so that a database that is not there must not be made.
+    pub(super) fn only_looks(&self) -> bool {
+        match self {
+            Self::List | Self::Show { .. } => true,
+            Self::Create(_) | Self::Import(_) => false,
+            // These need a key, and in a new database there is none.
+            Self::Update(_) | Self::Disable { .. } | Self::Enable { .. } | Self::Rotate(_) | Self::Revoke { .. } => {
+                true
+            }
+        }
+    }
+}
+
+/// Carries out a command on keys.
+pub(super) async fn run<S: Store>(
+    command: KeyCommand,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let state = |id, state, action, reason| change::StateChange { id, state, action, reason };
+    match command {
+        KeyCommand::Create(args) => create::run(args, session, output, console).await,
+        KeyCommand::List => list::all(session, output, console).await,
+        KeyCommand::Show { id } => list::one(&id, session, output, console).await,
+        KeyCommand::Update(args) => change::update(args, session, output, console).await,
+        KeyCommand::Disable { id } => {
+            change::set_state(state(id, State::Disabled, "key.disable", None), session, output, console).await
+        }
+        KeyCommand::Enable { id } => {
+            change::set_state(state(id, State::Active, "key.enable", None), session, output, console).await
+        }
+        KeyCommand::Rotate(args) => rotate::run(args, session, output, console).await,
+        KeyCommand::Revoke { id, reason } => {
+            change::set_state(state(id, State::Revoked, "key.revoke", reason), session, output, console).await
+        }
+        KeyCommand::Import(args) => import::run(args, session, output, console).await,
+    }
+}

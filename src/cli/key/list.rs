@@ -1,0 +1,216 @@
+//! `keyward key list` and `keyward key show`: what is known of keys. Never a digest, and of a value only its hint.
+
+use serde::Serialize;
+
+use crate::auth::grant::{State, Timestamp};
+use crate::cli::console::{Console, Output, printable};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::records::{Everything, Session, Stored, StoredSecret};
+use crate::store::Store;
+use crate::store::record::KeyBody;
+
+/// Shows all keys.
+pub(super) async fn all<S: Store>(
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let everything = session.everything().await?;
+    match output {
+        Output::Json => console.json_array(everything.keys.iter())?,
+        Output::Table => {
+            let headers = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "EXPIRES", "CREATED"];
+            let rows: Vec<_> = everything.keys.iter().map(|key| row(key, &everything, session.now)).collect();
+            console.table(headers, &rows)?;
+        }
+    }
+    for why in &everything.unreadable {
+        console.note(format_args!("warning: {}; it grants nothing", printable(why)));
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [String; 9] {
+    let body = &key.body;
+    [
+        key.id.to_string(),
+        printable(&body.name),
+        standing(body, everything, now).to_owned(),
+        body.access.label().to_owned(),
+        body.env.label().to_owned(),
+        scope(body),
+        addresses(&body.ips),
+        expiry(body),
+        minutes(body.created_time),
+    ]
+}
+
+/// Whether a key works now, and if not, why. An expiry or a suspended scope is no state of the key's own.
+fn standing(body: &KeyBody, everything: &Everything, now: Timestamp) -> &'static str {
+    match body.state {
+        State::Disabled | State::Revoked => body.state.label(),
+        State::Active if body.expires_at.is_some_and(|end| end <= now) => "expired",
+        State::Active if !everything.is_active(body.scope.as_ref()) => "suspended",
+        State::Active => body.state.label(),
+    }
+}
+
+fn scope(body: &KeyBody) -> String {
+    body.scope.as_ref().map_or_else(|| "everywhere".to_owned(), ToString::to_string)
+}
+
+fn expiry(body: &KeyBody) -> String {
+    body.expires_at.map_or_else(|| "never".to_owned(), minutes)
+}
+
+/// The first networks of a list; the rest is counted.
+fn addresses(ips: &[String]) -> String {
+    match ips {
+        [] => "any".to_owned(),
+        [first] => printable(first),
+        [first, second] => printable(&format!("{first},{second}")),
+        [first, second, rest @ ..] => printable(&format!("{first},{second},+{}", rest.len())),
+    }
+}
+
+/// A time to the minute, which is what fits into a column.
+fn minutes(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{}Z", text.get(.."2027-01-31T12:00".len()).unwrap_or(&text))
+}
+
+/// What is shown of a value.
+#[derive(Serialize)]
+struct SecretView<'s> {
+    hint: Option<&'s str>,
+    shape: Option<&'s str>,
+    created_time: Timestamp,
+    not_after: Option<Timestamp>,
+}
+
+impl<'s> From<&'s StoredSecret> for SecretView<'s> {
+    fn from(StoredSecret { body, .. }: &'s StoredSecret) -> Self {
+        Self {
+            hint: body.hint.as_deref(),
+            shape: body.shape.as_deref(),
+            created_time: body.created_time,
+            not_after: body.not_after,
+        }
+    }
+}
+
+/// Shows one key.
+pub(super) async fn one<S: Store>(
+    id: &str,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct WithSecrets<'k> {
+        #[serde(flatten)]
+        key: &'k Stored<KeyBody>,
+        secrets: Vec<SecretView<'k>>,
+    }
+    let key = session.key(id).await?;
+    let secrets = session.secrets_of(id).await?;
+    let secrets = secrets.iter().map(SecretView::from).collect();
+    match output {
+        Output::Json => console.json(&WithSecrets { key: &key, secrets })?,
+        Output::Table => details(&key, &secrets, console)?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// A key as lines of `field  value`, then its values as a table.
+fn details(key: &Stored<KeyBody>, secrets: &[SecretView<'_>], console: &mut Console<'_>) -> Result<(), Failure> {
+    let body = &key.body;
+    let or_dash = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), printable);
+    let who = |name: &Option<String>, time| format!("{time} by {}", or_dash(name.as_deref()));
+    for (field, value) in [
+        ("id", key.id.to_string()),
+        ("name", printable(&body.name)),
+        ("state", body.state.label().to_owned()),
+        ("access", body.access.label().to_owned()),
+        ("env", body.env.label().to_owned()),
+        ("scope", scope(body)),
+        ("ips", if body.ips.is_empty() { "any".to_owned() } else { printable(&body.ips.join(", ")) }),
+        ("user", or_dash(body.user.as_deref())),
+        ("expires", body.expires_at.map_or_else(|| "never".to_owned(), |time| time.to_string())),
+        ("created", who(&body.created_by, body.created_time)),
+        ("updated", who(&body.updated_by, body.updated_time)),
+        ("revision", key.revision.to_string()),
+    ] {
+        console.line(format_args!("{field:10}{value}"))?;
+    }
+    console.line("")?;
+    let row = |secret: &SecretView<'_>| {
+        let end = secret.not_after.map_or_else(|| "with the key".to_owned(), |time| time.to_string());
+        [or_dash(secret.hint), or_dash(secret.shape), secret.created_time.to_string(), end]
+    };
+    console.table(["HINT", "SHAPE", "CREATED", "ENDS"], &secrets.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{Bench, locksmith};
+
+    #[test]
+    fn a_table_says_whether_keys_work() {
+        let bench = Bench::new();
+        bench.create("--name CI --id a --read-only --ip 10.0.0.0/8 --env test --expires 2027-01-31");
+        bench.create("--name Two --id b --ip ::1,::2,::3,::4");
+        bench.create("--name Three --id c --scope organization:acme/project:p1");
+        bench.key("disable b", Output::Table);
+        bench.scope("suspend organization:acme", Output::Table);
+        let out = bench.key("list", Output::Table).out;
+        let cells: Vec<Vec<&str>> =
+            out.lines().map(|line| line.split("  ").filter(|c| !c.is_empty()).collect()).collect();
+        let (scope, created) = ("organization:acme/project:p1", "2026-11-22T12:00Z");
+        let header = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "EXPIRES", "CREATED"];
+        let a = ["a", "CI", "active", "read-only", "test", "everywhere", "10.0.0.0/8", "2027-01-31T00:00Z", created];
+        let b = ["b", "Two", "disabled", "read-write", "live", "everywhere", "::1,::2,+2", "never", created];
+        let c = ["c", "Three", "suspended", "read-write", "live", scope, "any", "never", created];
+        assert_eq!(
+            cells.iter().map(|row| row.iter().map(|c| c.trim()).collect()).collect::<Vec<Vec<_>>>(),
+            [header, a, b, c]
+        );
+        let list = bench.key("list", Output::Json).json();
+        assert_eq!(list.as_array().map(Vec::len), Some(3));
+        assert_eq!((&list[2]["id"], &list[2]["state"]), (&"c".into(), &"active".into()));
+        assert_eq!(Bench::new().key("list", Output::Json).out, "[]\n");
+    }
+
+    #[test]
+    fn an_expired_key_is_shown_as_such() {
+        let mut bench = Bench::new();
+        bench.create("--name CI --id a --expires 1h");
+        bench.session.now = bench.session.now.plus(std::time::Duration::from_secs(3600));
+        assert!(bench.key("list", Output::Table).out.contains("expired"));
+    }
+
+    #[test]
+    fn of_a_value_only_the_hint_is_shown() {
+        let bench = Bench::new();
+        let json = bench.key("create --name CI --id k1 --ip ::1", Output::Json).json();
+        let value = json["value"].as_str().unwrap();
+        let digest = locksmith().format.parse(value.as_bytes()).unwrap().digest(&locksmith().pepper).to_record_id();
+        for output in [Output::Table, Output::Json] {
+            let out = bench.key("show k1", output).out;
+            assert!(out.contains(&value[8..16]) && !out.contains(&value[8..17]) && !out.contains(&digest), "{out}");
+        }
+        let shown = bench.key("show k1", Output::Json).json();
+        assert_eq!(shown["secrets"].as_array().map(Vec::len), Some(1));
+        assert_eq!((&shown["name"], &shown["revision"]), (&"CI".into(), &1.into()));
+        let ran = bench.key("show k2", Output::Table);
+        assert_eq!((ran.code, ran.err.as_str()), (4, "no key k2; `keyward key list` shows all"));
+        let ran = bench.key(&format!("show {value}"), Output::Table);
+        assert!(ran.code == 4 && !ran.err.contains(value), "{ran:?}");
+    }
+
+    #[test]
+    fn names_give_no_orders_to_a_terminal() {
+        assert_eq!(addresses(&["\u{1b}[2J".to_owned()]), "\u{fffd}[2J");
+    }
+}

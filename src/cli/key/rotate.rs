@@ -1,0 +1,153 @@
+//! `keyward key rotate`: a new value beside those a key has, and an end for these if wanted. Id, name and history stay.
+
+use clap::Args;
+use serde_json::json;
+
+use super::change::refuse_revoked;
+use super::create::print_value;
+use crate::auth::grant::Timestamp;
+use crate::auth::key::Secret;
+use crate::cli::console::{Console, Output};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::records::{ATTEMPTS, Session, Stored, StoredSecret, target};
+use crate::cli::values::Grace;
+use crate::store::record::{KeyBody, RecordId, SecretBody, to_json};
+use crate::store::{Change, Commit, CommitError, Expect, Store};
+
+const EXAMPLES: &str = "\
+Examples:
+  keyward key rotate ID --retire-others-after 24h
+  keyward key rotate ID --retire-others-after now
+
+Without --retire-others-after the values before go on working beside the new one.";
+
+/// What `keyward key rotate` takes.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct RotateArgs {
+    /// The key
+    id: String,
+    /// How long its other values go on working: 24h, now
+    #[arg(long, value_name = "DURATION")]
+    retire_others_after: Option<Grace>,
+}
+
+/// Gives a key a new value.
+pub(super) async fn run<S: Store>(
+    args: RotateArgs,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let end = args.retire_others_after.map(|grace| session.now.plus(grace.0));
+    let mut attempt = 1;
+    let (key, secret, others) = loop {
+        let mut key = session.key(&args.id).await?;
+        refuse_revoked(&args.id, &key.body)?;
+        let others = session.secrets_of(&args.id).await?;
+        key.body.updated_by = Some(session.actor.clone());
+        key.body.updated_time = session.now;
+        let secret = session.locksmith.format.generate(key.body.env)?;
+        match session.store.commit(rotation(&key, &secret, &others, end, session)).await {
+            Ok(revision) => break (Stored { revision: revision.number, ..key }, secret, others.len()),
+            Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    print_value(&key, secret.reveal(), output, console)?;
+    let until = end.map_or_else(|| "as long as the key".to_owned(), |end| format!("until {end}"));
+    match others {
+        0 => {}
+        1 => console.note(format_args!("Its other value works {until}.")),
+        _ => console.note(format_args!("Its {others} other values work {until}.")),
+    }
+    Ok(Exit::Ok)
+}
+
+/// The commit of a rotation. It touches the key too, so that it fails if the key is revoked at the same time.
+fn rotation<S>(
+    key: &Stored<KeyBody>,
+    secret: &Secret,
+    others: &[StoredSecret],
+    end: Option<Timestamp>,
+    session: &Session<S>,
+) -> Commit {
+    let ending = |other: &StoredSecret| {
+        let not_after = end.filter(|end| other.body.not_after.is_none_or(|already| already > *end))?;
+        let body = SecretBody { not_after: Some(not_after), ..other.body.clone() };
+        let (id, expect) = (RecordId::secret(other.digest), Expect::At(other.revision));
+        Some(Change { id, expect, body: Some(to_json(&body)) })
+    };
+    let hint = session.locksmith.format.hint(secret.reveal()).map(str::to_owned);
+    let created_time = session.now;
+    let body = SecretBody { key: key.id.to_string(), hint, shape: None, not_after: None, created_time };
+    let mut changes = vec![
+        Change { id: RecordId::key(&key.id), expect: Expect::At(key.revision), body: Some(to_json(&key.body)) },
+        Change {
+            id: RecordId::secret(secret.digest(&session.locksmith.pepper)),
+            expect: Expect::Absent,
+            body: Some(to_json(&body)),
+        },
+    ];
+    changes.extend(others.iter().filter_map(ending));
+    let detail = json!({ "target": target(&key.id), "retired": changes.len() - 2, "retire_at": end });
+    Commit { actor: session.actor.clone(), action: "key.rotate", detail, changes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::Bench;
+
+    #[track_caller]
+    fn ends(bench: &Bench) -> Vec<Option<String>> {
+        let shown = bench.key("show k1", Output::Json).json();
+        let secrets = shown["secrets"].as_array().unwrap();
+        let mut ends: Vec<_> = secrets.iter().map(|secret| secret["not_after"].as_str().map(str::to_owned)).collect();
+        ends.sort();
+        ends
+    }
+
+    #[test]
+    fn a_new_value_lets_the_others_go_on_or_end() {
+        let bench = Bench::new();
+        bench.create("--name CI --id k1 --env test");
+        let ran = bench.key("rotate k1", Output::Table);
+        assert!(ran.code == 0 && ran.out.starts_with("kw_test_") && ran.out.lines().count() == 1, "{ran:?}");
+        assert_eq!(ends(&bench), [None, None]);
+        let ran = bench.key("rotate k1 --retire-others-after 24h", Output::Json);
+        assert!(ran.json()["value"].is_string() && ran.json()["revision"] == 3, "{ran:?}");
+        assert!(ran.err.ends_with("Its 2 other values work until 2026-11-23T12:00:00.000Z.\n"), "{ran:?}");
+        let tomorrow = Some("2026-11-23T12:00:00.000Z".to_owned());
+        assert_eq!(ends(&bench), [None, tomorrow.clone(), tomorrow.clone()]);
+        // An end that is nearer stays.
+        bench.key("rotate k1 --retire-others-after 48h", Output::Table);
+        let later = Some("2026-11-24T12:00:00.000Z".to_owned());
+        assert_eq!(ends(&bench), [None, tomorrow.clone(), tomorrow, later]);
+        bench.key("rotate k1 --retire-others-after now", Output::Table);
+        assert_eq!(ends(&bench).iter().flatten().filter(|end| end.starts_with("2026-11-22")).count(), 4);
+    }
+
+    #[test]
+    fn the_audit_of_a_rotation_has_no_secret() {
+        let bench = Bench::new();
+        bench.create("--name CI --id k1");
+        let value = bench.key("rotate k1 --retire-others-after now", Output::Table).out;
+        let commits = bench.session.store.commits();
+        let commit = commits.last().unwrap();
+        let detail = json!({ "target": target("k1"), "retired": 1, "retire_at": "2026-11-22T12:00:00.000Z" });
+        assert_eq!((commit.action, &commit.detail), ("key.rotate", &detail));
+        assert!(!format!("{commit:?}").contains(&value.trim()[16..]));
+    }
+
+    #[test]
+    fn a_rotation_starts_over_when_others_are_quicker() {
+        for (conflicts, code) in [(2, 0), (3, 5)] {
+            let bench = Bench::new();
+            bench.create("--name CI --id k1");
+            bench.session.store.fail_commits(conflicts);
+            assert_eq!(bench.key("rotate k1", Output::Table).code, code);
+        }
+        assert_eq!(Bench::new().key("rotate k1", Output::Table).code, 4);
+    }
+}

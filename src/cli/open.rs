@@ -1,0 +1,105 @@
+//! From a config to a store that a command can work on: reads what is needed, opens the store, and waits for the end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::console::{Console, Output, printable};
+use super::exit::{Exit, Failure};
+use super::key::{self, KeyCommand};
+use super::records::Session;
+use super::scope::{self, ScopeCommand};
+use crate::auth::Locksmith;
+use crate::auth::grant::Timestamp;
+use crate::config::{self, Finding, KeyStoreConfig, Overrides};
+use crate::store::{AnyStore, Location};
+
+/// What a command knows of the process that it runs in.
+pub(super) struct World {
+    /// What is given beside the config file.
+    pub(super) overrides: Overrides,
+    /// When it was started.
+    pub(super) now: Timestamp,
+}
+
+impl World {
+    /// This process, and these `--set` flags.
+    pub(super) fn of_process(set: Vec<(String, String)>) -> Self {
+        Self { overrides: Overrides::of_process(set), now: SystemTime::now().into() }
+    }
+
+    /// Who the audit will say it was: the command line, and the user of the system if there is one.
+    pub(super) fn actor(&self) -> String {
+        let user = ["USER", "LOGNAME"].into_iter().find_map(|name| self.variable(name));
+        user.map_or_else(|| "cli".to_owned(), |user| format!("cli:{}", printable(user)))
+    }
+
+    /// An environment variable that is not empty.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        let value = self.overrides.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    fn session(&self, locksmith: Arc<Locksmith>, store: AnyStore) -> Session<AnyStore> {
+        Session { store, locksmith, actor: self.actor(), now: self.now }
+    }
+}
+
+/// Carries out a command on keys.
+pub(super) fn key(
+    path: &Path,
+    command: KeyCommand,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    match command {
+        KeyCommand::Create(args) if args.record => {
+            key::record(args, &locksmith, (&world.actor(), world.now), output, console)
+        }
+        command => wait(async {
+            let store = open(&store, &locksmith, command.only_looks())?;
+            key::run(command, &world.session(locksmith, store), output, console).await
+        }),
+    }
+}
+
+/// Carries out a command on scopes.
+pub(super) fn scope(
+    path: &Path,
+    command: ScopeCommand,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    wait(async {
+        let store = open(&store, &locksmith, command.only_looks())?;
+        scope::run(command, &world.session(locksmith, store), output, console).await
+    })
+}
+
+/// Says what is doubtful about a config.
+pub(super) fn warn(warnings: &[Finding], console: &mut Console<'_>) {
+    for warning in warnings {
+        console.note(format_args!("warning: {warning}"));
+    }
+}
+
+/// Opens a store. Commands that only look do not make a database where there is none: the path is wrong more often than
+/// the database is new.
+pub(super) fn open(location: &Location, locksmith: &Locksmith, only_looks: bool) -> Result<AnyStore, Failure> {
+    let check = locksmith.pepper.check();
+    let opened = if only_looks { AnyStore::open_existing(location, check) } else { AnyStore::open(location, check) };
+    Ok(opened?)
+}
+
+/// Runs a command to its end.
+pub(super) fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(command)
+}

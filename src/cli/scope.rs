@@ -1,0 +1,219 @@
+//! `keyward scope …`: the tree that keys act in. Suspending a scope stops every key in it and below with one change.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::console::{Console, Output};
+use super::exit::{Exit, Failure};
+use super::records::{ATTEMPTS, Session, Stored};
+use crate::auth::scope::Scope;
+use crate::store::record::{Body, RecordId, ScopeBody, ScopeState, to_json};
+use crate::store::{Change, Commit, CommitError, Expect, Store};
+
+/// The commands on scopes.
+#[derive(Debug, Subcommand)]
+pub(super) enum ScopeCommand {
+    /// Make a scope, and what is missing above it
+    Create {
+        /// Its path, such as organization:acme/project:p1
+        #[arg(value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Show all scopes
+    List,
+    /// Stop all keys in a scope and below it
+    Suspend {
+        /// Its path
+        #[arg(value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Let the keys of a suspended scope work again
+    Resume {
+        /// Its path
+        #[arg(value_parser = Scope::parse)]
+        scope: Scope,
+    },
+}
+
+impl ScopeCommand {
+    /// Whether it only looks, or needs a scope that is there, so that a database that is not there must not be made.
+    pub(super) fn only_looks(&self) -> bool {
+        match self {
+            Self::Create { .. } => false,
+            Self::List | Self::Suspend { .. } | Self::Resume { .. } => true,
+        }
+    }
+}
+
+/// Carries out a command on scopes.
+pub(super) async fn run<S: Store>(
+    command: ScopeCommand,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    match command {
+        ScopeCommand::Create { scope } => create(&scope, session, output, console).await,
+        ScopeCommand::List => list(session, output, console).await,
+        ScopeCommand::Suspend { scope } => set_state(&scope, ScopeState::Suspended, session, output, console).await,
+        ScopeCommand::Resume { scope } => set_state(&scope, ScopeState::Active, session, output, console).await,
+    }
+}
+
+async fn create<S: Store>(
+    scope: &Scope,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let missing = session.missing_scopes(Some(scope)).await?;
+    if missing.last() != Some(scope) {
+        return Err(Failure::Conflict(format!("scope {scope} is there already")));
+    }
+    let names: Vec<String> = missing.iter().map(Scope::to_string).collect();
+    let commit = Commit {
+        actor: session.actor.clone(),
+        action: "scope.create",
+        detail: json!({ "target": target(scope), "created_scopes": names }),
+        changes: missing.iter().map(|scope| session.new_scope(scope)).collect(),
+    };
+    let revision = session.store.commit(commit).await?.number;
+    for name in names {
+        console.note(format_args!("scope {name} created"));
+    }
+    let body = ScopeBody { state: ScopeState::Active, created_time: session.now };
+    tell(&Stored { id: scope.to_string().into(), revision, body }, output, console)
+}
+
+async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let everything = session.everything().await?;
+    match output {
+        Output::Json => console.json_array(everything.scopes.values())?,
+        Output::Table => {
+            let row = |s: &Stored<ScopeBody>| {
+                [s.id.to_string(), label(s.body.state).to_owned(), s.body.created_time.to_string()]
+            };
+            let rows: Vec<_> = everything.scopes.values().map(row).collect();
+            console.table(["SCOPE", "STATE", "CREATED"], &rows)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn set_state<S: Store>(
+    scope: &Scope,
+    state: ScopeState,
+    session: &Session<S>,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let mut attempt = 1;
+    loop {
+        let stored = read(scope, session).await?;
+        if stored.body.state == state {
+            console.note(format_args!("scope {scope} is {} already", label(state)));
+            return tell(&stored, output, console);
+        }
+        let body = ScopeBody { state, ..stored.body.clone() };
+        let (before, after) = (stored.body.state, state);
+        let commit = Commit {
+            actor: session.actor.clone(),
+            action: action(state),
+            detail: json!({ "target": target(scope), "before": { "state": before }, "after": { "state": after } }),
+            changes: vec![Change {
+                id: RecordId::scope(scope),
+                expect: Expect::At(stored.revision),
+                body: Some(to_json(&body)),
+            }],
+        };
+        match session.store.commit(commit).await {
+            Ok(revision) => {
+                console.note(format_args!("scope {scope} is {}, and so are the keys in it and below", label(state)));
+                return tell(&Stored { revision: revision.number, body, ..stored }, output, console);
+            }
+            Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn read<S: Store>(scope: &Scope, session: &Session<S>) -> Result<Stored<ScopeBody>, Failure> {
+    let missing = || Failure::NotFound(format!("no scope {scope}; `keyward scope list` shows all"));
+    let (_, record) = session.store.get(&RecordId::scope(scope)).await?;
+    let record = record.ok_or_else(missing)?;
+    match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?) {
+        Ok(Body::Scope(_, body)) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
+        Ok(Body::Key(_) | Body::Secret(..)) => Err(missing()),
+        Err(unreadable) => Err(Failure::Failed(unreadable.to_string())),
+    }
+}
+
+fn tell(scope: &Stored<ScopeBody>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    match output {
+        Output::Table => {}
+        Output::Json => console.json(scope)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn target(scope: &Scope) -> serde_json::Value {
+    json!({ "kind": "scope", "id": scope })
+}
+
+const fn label(state: ScopeState) -> &'static str {
+    match state {
+        ScopeState::Active => "active",
+        ScopeState::Suspended => "suspended",
+    }
+}
+
+const fn action(state: ScopeState) -> &'static str {
+    match state {
+        ScopeState::Active => "scope.resume",
+        ScopeState::Suspended => "scope.suspend",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::console::Output;
+    use crate::cli::testing::Bench;
+
+    #[test]
+    fn a_scope_comes_with_all_above_it() {
+        let bench = Bench::new();
+        let ran = bench.scope("create domain:d/organization:acme", Output::Json);
+        assert_eq!((ran.code, &ran.json()["id"]), (0, &"domain:d/organization:acme".into()));
+        assert_eq!(ran.err, "scope domain:d created\nscope domain:d/organization:acme created\n");
+        assert_eq!(bench.scope("create domain:d", Output::Table).code, 5);
+        assert_eq!(
+            bench.scope("list", Output::Table).out,
+            "SCOPE                       STATE   CREATED\n\
+             domain:d                    active  2026-11-22T12:00:00.000Z\n\
+             domain:d/organization:acme  active  2026-11-22T12:00:00.000Z\n"
+        );
+        assert_eq!(bench.scope("list", Output::Json).json()[1]["state"], "active");
+    }
+
+    #[test]
+    fn a_scope_is_suspended_and_resumed() {
+        let bench = Bench::new();
+        bench.scope("create organization:acme", Output::Table);
+        for (words, code, state) in [
+            ("suspend organization:acme", 0, "suspended"),
+            ("suspend organization:acme", 0, "suspended"),
+            ("resume organization:acme", 0, "active"),
+            ("suspend organization:other", 4, "active"),
+        ] {
+            assert_eq!(bench.scope(words, Output::Table).code, code, "{words}");
+            assert_eq!(bench.scope("list", Output::Json).json()[0]["state"], state, "{words}");
+        }
+        let actions: Vec<_> = bench.session.store.commits().iter().map(|commit| commit.action).collect();
+        assert_eq!(actions, ["scope.create", "scope.suspend", "scope.resume"]);
+        for (conflicts, code) in [(2, 0), (3, 5)] {
+            bench.scope("resume organization:acme", Output::Table);
+            bench.session.store.fail_commits(conflicts);
+            assert_eq!(bench.scope("suspend organization:acme", Output::Table).code, code);
+        }
+    }
+}

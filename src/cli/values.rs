@@ -1,0 +1,186 @@
+//! What people write on the command line, as types that cannot be wrong.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::exit::Failure;
+use crate::auth::address::{Networks, NotANetwork};
+use crate::auth::grant::{Environment, Timestamp};
+use crate::store::record::is_key_id;
+
+/// Why a text is not what an option wants.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotAValue(&'static str);
+
+/// The id of a key that is about to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyId(pub(crate) String);
+
+impl FromStr for KeyId {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        let fits = is_key_id(text);
+        fits.then(|| Self(text.to_owned())).ok_or(NotAValue("ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -"))
+    }
+}
+
+/// The name of a key. It may be put into a header for the upstream, so it has no control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyName(pub(crate) String);
+
+impl FromStr for KeyName {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        is_line(text, 50)
+            .then(|| Self(text.to_owned()))
+            .ok_or(NotAValue("names of keys are 1 to 50 characters, none of them a control character"))
+    }
+}
+
+/// The user that a key was handed to. It may be put into a header for the upstream too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UserName(pub(crate) String);
+
+impl FromStr for UserName {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        is_line(text, 255)
+            .then(|| Self(text.to_owned()))
+            .ok_or(NotAValue("users are 1 to 255 characters, none of them a control character"))
+    }
+}
+
+/// Whether a text is that long at most, not empty, and fits on a line.
+fn is_line(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.chars().count()) && !text.contains(char::is_control)
+}
+
+/// The world of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Env {
+    /// Production
+    Live,
+    /// Sandbox
+    Test,
+}
+
+impl From<Env> for Environment {
+    fn from(env: Env) -> Self {
+        match env {
+            Env::Live => Self::Live,
+            Env::Test => Self::Test,
+        }
+    }
+}
+
+/// An address or network that a key may be used from, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Net(pub(crate) String);
+
+impl FromStr for Net {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        Networks::parse([text]).map(|_| Self(text.to_owned()))
+    }
+}
+
+/// When something ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// That long from now.
+    In(Duration),
+    /// At that time.
+    At(Timestamp),
+}
+
+impl FromStr for Expiry {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        let at = Timestamp::parse(text).map(Self::At);
+        at.or_else(|| humantime::parse_duration(text).ok().map(Self::In))
+            .ok_or(NotAValue("write 90d, 12h, 2027-01-31 (UTC) or 2027-01-31T12:00:00Z"))
+    }
+}
+
+impl Expiry {
+    /// The time that it means. One that has passed is a mistake: a key that must not work is disabled or revoked.
+    pub(crate) fn after(self, now: Timestamp) -> Result<Timestamp, Failure> {
+        let time = match self {
+            Self::In(duration) => now.plus(duration),
+            Self::At(time) => time,
+        };
+        let future = (time > now).then_some(time);
+        future.ok_or_else(|| Failure::Usage(format!("--expires {time} has passed; `keyward key disable` stops a key")))
+    }
+}
+
+/// How long the other values of a key go on after a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grace(pub(crate) Duration);
+
+impl FromStr for Grace {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        let duration = if text == "now" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() };
+        duration.map(Self).ok_or(NotAValue("write 24h, 30min or now"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_counted_in_characters_and_fit_on_a_line() {
+        for (text, fits) in [
+            ("CI", true),
+            (&"é".repeat(50), true),
+            (&"é".repeat(51), false),
+            ("", false),
+            ("a\nb", false),
+            ("a\u{1b}[31m", false),
+        ] {
+            assert_eq!(KeyName::from_str(text).is_ok(), fits, "{text}");
+        }
+        assert!(UserName::from_str(&"u".repeat(255)).is_ok());
+        assert!(UserName::from_str(&"u".repeat(256)).is_err());
+        assert!(KeyId::from_str("a.b_c-1").is_ok());
+        assert!(KeyId::from_str("a/b").is_err());
+    }
+
+    #[test]
+    fn an_expiry_is_a_time_or_a_duration_and_lies_ahead() {
+        let now = Timestamp::parse("2026-11-22").unwrap();
+        for (text, expected) in [
+            ("90d", Some("2027-02-20T00:00:00.000Z")),
+            ("36h", Some("2026-11-23T12:00:00.000Z")),
+            ("2027-01-31", Some("2027-01-31T00:00:00.000Z")),
+            ("2027-01-31T12:00:00Z", Some("2027-01-31T12:00:00.000Z")),
+            ("2026-11-22", None),
+            ("2020-01-01", None),
+            ("0s", None),
+        ] {
+            let time = Expiry::from_str(text).unwrap().after(now).map(|time| time.to_string());
+            assert_eq!(time.ok().as_deref(), expected, "{text}");
+        }
+        for text in ["", "90", "soon", "31.01.2027", "2027-02-30"] {
+            assert!(Expiry::from_str(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_grace_may_be_none() {
+        assert_eq!(Grace::from_str("now"), Ok(Grace(Duration::ZERO)));
+        assert_eq!(Grace::from_str("24h"), Ok(Grace(Duration::from_secs(86_400))));
+        assert!(Grace::from_str("2027-01-31").is_err());
+    }
+}
