@@ -49,7 +49,7 @@ pub fn serve(config: Config) -> Result<(), Error> {
     let logs = Logs::start(&config.log);
     logs.install(&config.log);
     control_runtime()?.block_on(async {
-        let app = start(config, &logs).await?;
+        let app = start(config, &logs)?;
         let signal = stop_signal().await?;
         tracing::info!(signal, "stopping: requests in flight are finished first");
         tokio::select! {
@@ -82,22 +82,28 @@ pub struct App {
     data_plane: proxy::Running,
 }
 
-/// Binds every listener first, so that a taken port stops the start, and then starts every part.
+/// Binds every listener first, so that a taken port stops the start, and then starts every part. Must be called within the
+/// runtime of the control plane.
 ///
 /// # Errors
 /// When a port is taken, the store cannot be opened, or the system refuses something.
-pub async fn start(config: Config, logs: &Logs) -> Result<App, Error> {
-    let Config { proxy, admin, ops, sync, store, log: _, locksmith } = config;
+pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
+    let Config { proxy, admin, ops, sync, store, locksmith, log: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
     let ops_listener = ops.map(|ops| bind("ops.listen", ops.listen)).transpose()?;
 
-    let store = AnyStore::open(&store, locksmith.pepper.check()).await?;
+    let store = AnyStore::open(&store, locksmith.pepper.check())?;
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     tokio::spawn(Sync::new(store, writer, sync.poll_interval, metrics.clone(), lifecycle.clone()).run());
 
-    let ops = Ops { replica: replica.clone(), metrics: metrics.clone(), dropped: logs.dropped(), lifecycle: lifecycle.clone() };
+    let ops = Ops {
+        replica: replica.clone(),
+        metrics: metrics.clone(),
+        dropped: logs.dropped(),
+        lifecycle: lifecycle.clone(),
+    };
     let ops = serve_pages("ops", ops_listener, move |path, query| ops.page(path, query))?;
     let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone() };
     let admin = serve_pages("admin", admin_listener, move |path, query| admin.page(path, query))?;

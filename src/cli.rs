@@ -2,6 +2,7 @@
 
 mod check;
 mod console;
+mod demo;
 mod exit;
 mod import;
 mod init;
@@ -27,7 +28,7 @@ use self::init::InitArgs;
 use self::key::KeyCommand;
 use self::open::World;
 use self::scope::ScopeCommand;
-use crate::config;
+use crate::{app, config};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -155,7 +156,7 @@ fn explain(error: &clap::Error, console: &mut Console<'_>) -> Exit {
 fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Serve(args) => serve(args, console),
-        Command::Demo(args) => demo(&args, console),
+        Command::Demo(args) => demo::run(args.output, &World::of_process(vec![]), console),
         Command::Check(args) => check::run(&args.config.config, &World::of_process(args.set), console),
         Command::Init(args) => init::run(&args, &World::of_process(vec![]), console),
         Command::Key { config, output, command } => {
@@ -174,15 +175,8 @@ fn serve(args: ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let world = World::of_process(args.set);
     let config = config::load(&args.config.config, &world.overrides)?;
     open::warn(&config.warnings, console);
-    // crate::app::serve(config).map_err(|error| Failure::Failed(error.to_string()))?;
-    Err(Failure::Failed("serving is not built in yet".to_owned()))
-}
-
-/// Shows the product without a config.
-fn demo(args: &OutputArg, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    // demo::run(args.output, console)
-    console.note(format_args!("asked for {:?}", args.output));
-    Err(Failure::Failed("the demo is not built in yet".to_owned()))
+    app::serve(config)?;
+    Ok(Exit::Ok)
 }
 
 fn completions(shell: Shell, console: &mut Console<'_>) -> Result<Exit, Failure> {

@@ -29,12 +29,12 @@ use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::reply::{Answer, Deny, Hints, Replies};
-use self::upstream::Target as UpstreamTarget;
+use self::upstream::Target;
 use self::watch::Watch;
 use self::worker::Worker;
 use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::Permit;
-use crate::auth::route::{Matched, Routes, Target};
+use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
 use crate::lifecycle::Lifecycle;
 use crate::replica::{Replica, View};
@@ -59,7 +59,10 @@ fn handle(
 }
 
 /// What a request comes to.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and a box would be one more allocation for each request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once, and a box would be one more allocation for each request"
+)]
 enum Admission {
     Forward(Forwarded),
     Refuse(Response<ReplyBody>),
@@ -79,7 +82,7 @@ fn admit(mut request: Request<Incoming>, id: HeaderValue, mut account: Account) 
     let session = account.session.clone();
     let shared = &*session.shared;
     let matched =
-        shared.routes.find(&Target { method: request.method(), uri: request.uri(), headers: request.headers() });
+        shared.routes.find(&RequestTarget { method: request.method(), uri: request.uri(), headers: request.headers() });
     let route = matched.index;
     let view = shared.replica.view(account.started());
     match session.decide(&request, &matched, &view, &mut account) {
@@ -136,7 +139,7 @@ struct Shared {
     locksmith: Arc<Locksmith>,
     trusted: Networks,
     identity: IdentityNames,
-    target: UpstreamTarget,
+    target: Target,
     default_host: HeaderValue,
     limits: Limits,
     replica: Arc<Replica>,
@@ -284,7 +287,7 @@ pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
     /// The server behind.
-    pub upstream: UpstreamTarget,
+    pub upstream: Target,
     /// Number of worker threads.
     pub workers: usize,
     /// The peers whose forwarding headers are believed.

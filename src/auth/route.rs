@@ -120,7 +120,7 @@ impl Pattern {
         Ok(Self { hosts, methods, path: PathPattern::parse(path)? })
     }
 
-    fn captured(&self, target: &Target<'_>, segments: &[u8]) -> Option<Vec<Step>> {
+    fn captured(&self, target: &RequestTarget<'_>, segments: &[u8]) -> Option<Vec<Step>> {
         let method_fits = self.methods.is_empty() || self.methods.contains(target.method);
         let host_fits = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(target.host()));
         (method_fits && host_fits).then(|| self.path.captured(segments)).flatten()
@@ -223,7 +223,7 @@ pub struct Routes {
 }
 
 /// What routes are told apart by.
-pub struct Target<'r> {
+pub struct RequestTarget<'r> {
     /// The request's method.
     pub method: &'r Method,
     /// Its target, as it came.
@@ -232,7 +232,7 @@ pub struct Target<'r> {
     pub headers: &'r HeaderMap,
 }
 
-impl Target<'_> {
+impl RequestTarget<'_> {
     /// The host of an absolute target, else that of the header.
     fn host(&self) -> &[u8] {
         let authority = self.uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -270,7 +270,7 @@ impl Routes {
     }
 
     /// The route for a request. An ambiguous path falls under the default route, whatever the routes say.
-    pub fn find(&self, target: &Target<'_>) -> Matched<'_> {
+    pub fn find(&self, target: &RequestTarget<'_>) -> Matched<'_> {
         let path = target.uri.path();
         let default =
             Matched { index: self.default_index(), rule: &self.default, captured: Vec::new(), ambiguous: None };
@@ -292,7 +292,7 @@ impl Routes {
     /// The route of a GET without a host, for tests of what a config comes to.
     pub(crate) fn find_path(&self, path: &str) -> Matched<'_> {
         let uri = path.parse().expect("a test's path is a target");
-        self.find(&Target { method: &Method::GET, uri: &uri, headers: &HeaderMap::new() })
+        self.find(&RequestTarget { method: &Method::GET, uri: &uri, headers: &HeaderMap::new() })
     }
 }
 
@@ -317,7 +317,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, host.parse().unwrap());
         let uri = path.parse().unwrap_or_else(|_| "*".parse().unwrap());
-        routes.find(&Target { method: &Method::from_bytes(method.as_bytes()).unwrap(), uri: &uri, headers: &headers })
+        routes.find(&RequestTarget {
+            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+            uri: &uri,
+            headers: &headers,
+        })
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::app;
 use crate::config::Mistakes;
 use crate::store::{CommitError, StoreError};
 
@@ -70,6 +71,9 @@ pub(crate) enum Failure {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It cannot be started.
+    #[error(transparent)]
+    Start(app::Error),
     /// There are no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -91,6 +95,15 @@ impl From<CommitError> for Failure {
     }
 }
 
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        match error {
+            app::Error::Store(error) => Self::Store(error),
+            app::Error::Listen { .. } | app::Error::System(_) | app::Error::Metrics(_) => Self::Start(error),
+        }
+    }
+}
+
 impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure {
@@ -101,7 +114,7 @@ impl From<&Failure> for Exit {
             Failure::Store(_) => Self::StoreUnreachable,
             // Whoever reads the output has seen enough, as `head` has.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Ok,
-            Failure::Random(_) | Failure::Output(_) | Failure::Failed(_) => Self::Failed,
+            Failure::Start(_) | Failure::Random(_) | Failure::Output(_) | Failure::Failed(_) => Self::Failed,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::auth::grant::State;
 use crate::store::Store;
 
 pub(super) use self::change::UpdateArgs;
-pub(super) use self::create::{CreateArgs, record};
+pub(super) use self::create::{CreateArgs, make_key, record};
 pub(super) use self::rotate::RotateArgs;
 
 /// The commands on keys.

@@ -40,7 +40,7 @@ impl World {
         value.filter(|value| !value.is_empty())
     }
 
-    fn session(&self, locksmith: Arc<Locksmith>, store: AnyStore) -> Session<AnyStore> {
+    pub(super) fn session(&self, locksmith: Arc<Locksmith>, store: AnyStore) -> Session<AnyStore> {
         Session { store, locksmith, actor: self.actor(), now: self.now }
     }
 }

@@ -13,7 +13,7 @@ use http::Method;
 use tempfile::TempDir;
 
 use super::*;
-use crate::auth::route::{Class, ClassRule, Requirement};
+use crate::auth::route::{Class, ClassRule, RequestTarget, Requirement};
 use crate::proxy::reply::{Deny, Format, FormatRule};
 use crate::proxy::upstream::Target;
 use crate::proxy::{IdentityValue, Inject, InjectInto};
@@ -218,7 +218,9 @@ fn routes_match_by_host_method_and_path() {
          default_route: { class: read, env: live }\n",
     );
     let found = |method: Method, host, path| {
-        let matched = config.proxy.routes.find(&method, host, path);
+        let (uri, mut headers) = (http::Uri::from_static(path), http::HeaderMap::new());
+        headers.insert(http::header::HOST, http::HeaderValue::from_static(host));
+        let matched = config.proxy.routes.find(&RequestTarget { method: &method, uri: &uri, headers: &headers });
         let environment = matched.rule.environment.map(crate::auth::grant::Environment::label);
         (matched.index, matched.rule.requirement, matched.rule.class, environment)
     };

@@ -12,7 +12,7 @@ use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::records::{ATTEMPTS, Session, Stored, target, with_all_above};
-use crate::cli::values::{Env, Expiry, KeyId, KeyName, Net, UserName};
+use crate::cli::values::{Env, Expiry, KeyId, KeyName, Net, NotAValue, UserName};
 use crate::store::record::{KeyBody, KeyType, Kind, RecordId, ScopeBody, ScopeState, SecretBody, new_id, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
@@ -56,6 +56,15 @@ pub(crate) struct CreateArgs {
     /// Print the records and write nothing: for stores of files
     #[arg(long)]
     pub(crate) record: bool,
+}
+
+impl CreateArgs {
+    /// A key with a name and nothing else that is special about it.
+    fn named(name: &str, read_only: bool) -> Result<Self, Failure> {
+        let name = name.parse().map_err(|error: NotAValue| Failure::Usage(error.to_string()))?;
+        let (ips, env) = (Vec::new(), Env::Live);
+        Ok(Self { name, read_only, ips, scope: None, env, expires: None, user: None, id: None, record: false })
+    }
 }
 
 /// A key that is made and not stored yet.
@@ -115,6 +124,14 @@ pub(crate) async fn run<S: Store>(
     console.note(format_args!("key {} created: {}", key.id, printable(&key.body.name)));
     print_value(&key, draft.secret.reveal(), output, console)?;
     Ok(Exit::Ok)
+}
+
+/// Makes a key, and hands over its value.
+pub(crate) async fn make_key<S: Store>(name: &str, read_only: bool, session: &Session<S>) -> Result<Secret, Failure> {
+    let args = CreateArgs::named(name, read_only)?;
+    let draft = Draft::new(args, &session.locksmith, &session.actor, session.now)?;
+    commit(&draft, session).await?;
+    Ok(draft.secret)
 }
 
 /// Commits a draft with the scopes that it lacks, and says which they were.
