@@ -23,6 +23,7 @@ impl Interrupt {
                 let _ = writeln!(io::stderr(), "stopping after this batch; Ctrl-C again stops at once");
             }
             if tokio::signal::ctrl_c().await.is_ok() {
+                #[expect(clippy::disallowed_methods, reason = "the one who presses twice does not want to wait")]
                 std::process::exit(Exit::Interrupted.code().into());
             }
         };
