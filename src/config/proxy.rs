@@ -96,13 +96,31 @@ fn is_itself(authority: &str, listen: SocketAddr) -> bool {
     })
 }
 
-/// `auto` is what the system says: the CPUs that this process may use or the CPU quota of its cgroup, whichever is
-/// less, a quota rounded down, and never less than one.
+/// `auto` is as many as there are CPUs for this process, or as its cgroup's quota comes to, rounded up.
 fn workers(raw: raw::Workers) -> usize {
     match raw {
-        raw::Workers::Word(raw::AutoWord::Auto) => thread::available_parallelism().map_or(1, usize::from),
+        raw::Workers::Word(raw::AutoWord::Auto) => {
+            rounded_up(thread::available_parallelism().map_or(1, usize::from), cpu_max().as_deref())
+        }
         raw::Workers::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
     }
+}
+
+/// The standard library rounds a quota down: with a CPU and a half, one thread would leave the half unused.
+fn rounded_up(available: usize, cpu_max: Option<&str>) -> usize {
+    let quota = cpu_max.and_then(|text| {
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some(quota.parse::<usize>().ok()?.div_ceil(period.parse::<usize>().ok().filter(|period| *period > 0)?))
+    });
+    if quota == Some(available + 1) { available + 1 } else { available }
+}
+
+/// The quota of this process's cgroup (version 2), as the kernel writes it: microseconds, and of how many.
+fn cpu_max() -> Option<String> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let inside = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max"));
+    inside.or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/cpu.max")).ok()
 }
 
 /// Each network is read by itself, so that each mistake has its place.
@@ -136,4 +154,26 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
         max_head_bytes: max_head_bytes?,
         max_headers: usize::try_from(raw.max_headers).ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_cpu_is_a_worker_too() {
+        for (available, cpu_max, expected) in [
+            (1, Some("150000 100000\n"), 2),
+            (1, Some("50000 100000"), 1),
+            (2, Some("200000 100000"), 2),
+            (2, Some("250000 100000"), 3),
+            (8, Some("max 100000"), 8),
+            (2, Some("800000 100000"), 2),
+            (2, Some("100000 0"), 2),
+            (2, Some("nonsense"), 2),
+            (2, None, 2),
+        ] {
+            assert_eq!(rounded_up(available, cpu_max), expected, "{available} {cpu_max:?}");
+        }
+    }
 }

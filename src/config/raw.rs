@@ -61,7 +61,7 @@ pub(crate) struct Proxy {
     /// The server behind: `http://HOST:PORT` or `unix:PATH`.
     #[schemars(example = "http://127.0.0.1:9000")]
     pub(crate) upstream: Option<String>,
-    /// Number of worker threads, or `auto`: as many as there are CPUs, or as the cgroup's quota allows, rounded down.
+    /// Number of worker threads, or `auto`: as many as there are CPUs, or as the cgroup's quota allows, rounded up.
     pub(crate) workers: Workers,
     /// Addresses and networks of the proxies in front, whose `Forwarded` and `X-Forwarded-For` headers are believed.
     pub(crate) trusted_proxies: Vec<String>,

@@ -118,7 +118,7 @@ fn serve(shared: &Arc<Shared>, worker: &Arc<Worker>, socket: TcpStream, peer: So
 }
 
 /// Runs a connection as a task of its own, so that a panic in it takes nothing else down.
-fn spawn_isolated(open: OpenConnection, connection: impl Future<Output = ()> + Send + 'static) {
+fn spawn_isolated(open: impl Send + 'static, connection: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(async move {
         let _open = open;
         connection.await;
@@ -194,6 +194,28 @@ fn mix(mut bits: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Notes whether it was dropped by a panic.
+    struct Noting(Arc<AtomicUsize>);
+
+    impl Drop for Noting {
+        fn drop(&mut self) {
+            self.0.fetch_add(if std::thread::panicking() { 100 } else { 1 }, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_takes_its_own_connection_down_and_no_other() {
+        let (dropped, (sender, receiver)) = (Arc::new(AtomicUsize::new(0)), tokio::sync::oneshot::channel());
+        spawn_isolated(Noting(dropped.clone()), async { panic!("this one is meant") });
+        spawn_isolated(Noting(dropped.clone()), async {
+            tokio::task::yield_now().await;
+            sender.send("still here").unwrap();
+        });
+        assert_eq!(receiver.await, Ok("still here"));
+        tokio::task::yield_now().await;
+        assert_eq!(dropped.load(Relaxed), 101);
+    }
 
     #[test]
     fn ids_are_32_hex_digits_and_do_not_repeat() {
