@@ -28,7 +28,7 @@ fn counts(everything: &Everything, console: &mut Console<'_>) -> Result<Exit, Fa
     let active = everything.keys.iter().filter(|key| key.body.state == State::Active).count();
     let counts = [everything.keys.len(), active, everything.secrets, everything.scopes.len()];
     let [keys, active, secrets, scopes] = counts.map(|count| grouped(count as u64));
-    console.line(format_args!("ok  {keys} keys ({active} active), {secrets} secrets, {scopes} scopes"))?;
+    console.line(format_args!("ok  keys {keys} (active {active}), secrets {secrets}, scopes {scopes}"))?;
     for why in &everything.unreadable {
         console.note(format_args!("error: {}; it grants nothing", printable(why)));
     }

@@ -141,7 +141,7 @@ mod tests {
         let config = place.join("keyward.yaml");
         let checked = remember(|console| check::run(&config, &world(), console));
         assert_eq!(checked.code, 0, "{checked:?}");
-        assert!(checked.out.ends_with("ok  0 keys (0 active), 0 secrets, 0 scopes\n"), "{checked:?}");
+        assert!(checked.out.ends_with("ok  keys 0 (active 0), secrets 0, scopes 0\n"), "{checked:?}");
         // Of another pepper nothing fits.
         let pepper = place.join("keyward.pepper");
         fs::remove_file(&pepper).unwrap();
