@@ -37,8 +37,8 @@ Examples:
   keyward key create --name CI          make a key
   keyward serve --config keyward.yaml   serve
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 config invalid, 4 not found, 5 conflict, 6 some rows rejected,
-7 store unreachable, 130 interrupted. Data is written to stdout, everything else to stderr.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 config invalid, 4 not found, 5 conflict, 6 some rows \
+rejected, 7 store unreachable, 130 interrupted. Data is written to stdout, everything else to stderr.";
 
 /// Reverse-proxy auth sidecar: API keys for servers that cannot be changed
 #[derive(Debug, Parser)]
@@ -89,14 +89,21 @@ enum Command {
 #[derive(Args, Debug)]
 struct ConfigArg {
     /// The config file
-    #[arg(long, value_name = "FILE", env = "KEYWARD_CONFIG", default_value = "keyward.yaml", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KEYWARD_CONFIG",
+        default_value = "keyward.yaml",
+        global = true,
+        display_order = 100
+    )]
     config: PathBuf,
 }
 
 #[derive(Args, Debug)]
 struct OutputArg {
     /// How data is written
-    #[arg(long, value_enum, default_value = "table", global = true)]
+    #[arg(long, value_enum, default_value = "table", global = true, display_order = 101)]
     output: Output,
 }
 

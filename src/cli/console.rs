@@ -68,12 +68,21 @@ impl<'c> Console<'c> {
         self.line(if separator == "[\n" { "[]" } else { "\n]" })
     }
 
-    /// Writes aligned columns under their headers.
-    pub(crate) fn table<const N: usize>(&mut self, headers: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
-        let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).fold(headers[i].len(), usize::max);
-        let widths: [usize; N] = std::array::from_fn(width);
+    /// Writes aligned columns under their headers. The rows are made twice, once to be measured, since a store may have
+    /// a million of them.
+    pub(crate) fn table<const N: usize>(
+        &mut self,
+        headers: [&str; N],
+        mut rows: impl Iterator<Item = [String; N]> + Clone,
+    ) -> Result<(), Failure> {
+        let mut widths = headers.map(str::len);
+        for row in rows.clone() {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
         self.line(aligned(&headers, &widths))?;
-        rows.iter().try_for_each(|row| self.line(aligned(row, &widths)))
+        rows.try_for_each(|row| self.line(aligned(&row, &widths)))
     }
 
     /// Makes sure that what was written has arrived.
@@ -126,8 +135,11 @@ mod tests {
     #[test]
     fn columns_are_aligned_by_characters_and_end_without_spaces() {
         let rows = [["é".to_owned(), "x".to_owned()], ["abcd".to_owned(), String::new()]];
-        assert_eq!(written(|console| console.table(["ID", "NAME"], &rows)), "ID    NAME\né     x\nabcd\n");
-        assert_eq!(written(|console| console.table(["ID", "NAME"], &[])), "ID  NAME\n");
+        assert_eq!(
+            written(|console| console.table(["ID", "NAME"], rows.iter().cloned())),
+            "ID    NAME\né     x\nabcd\n"
+        );
+        assert_eq!(written(|console| console.table(["ID", "NAME"], std::iter::empty())), "ID  NAME\n");
     }
 
     #[test]

@@ -36,22 +36,23 @@ Examples:
   keyward key import --input keys.csv
   keyward key import --input keys.jsonl --rejects bad.jsonl --output json
 
-The input is JSON lines (.jsonl, .ndjson, .json), CSV (.csv) or TSV (.tsv) with a header row; without one of these
-endings its first line tells. A row is a line. Columns, in any order:
-  value     the key that clients present; one of our own, or of a shape that `keys.shapes` in the config declares
-  sha256    instead of value: its SHA-256, 64 hex digits
-  id        the key's id; a new one if empty
-  name      1 to 50 characters; the id if empty
-  access    rw, read-write, ro or read-only; rw if empty
-  ips       addresses and networks between commas; `any` or empty for any
-  scope     such as organization:acme/project:p1; everywhere if empty
-  env       live or test; what the value says, or live, if empty
-  expires   a time such as 2027-01-31 or 2027-01-31T12:00:00Z; never if empty
-  user      who it was handed to
+The input is JSON lines (.jsonl, .ndjson, .json), CSV (.csv) or TSV (.tsv) with a header row; \
+without one of these endings its first line tells. A row is a line. Columns, in any order:
 
-Rows that cannot be imported are written to a file (INPUT.rejected) with the line and the reason before them; it can be
-corrected and imported. The same file can be imported again: what is there already, with the same settings, is
-unchanged. Ctrl-C stops after the batch of 5,000 rows that is under way.";
+  value    the key that clients present: one of our own, or of a shape that the config declares
+  sha256   instead of value: its SHA-256 in 64 hex digits
+  id       the key's id; a new one if empty
+  name     1 to 50 characters; the id if empty
+  access   rw, read-write, ro or read-only; rw if empty
+  ips      addresses and networks between commas; any, or empty, for any
+  scope    such as organization:acme/project:p1; everywhere if empty
+  env      live or test; if empty what the value says, else live
+  expires  a time such as 2027-01-31 or 2027-01-31T12:00:00Z; never if empty
+  user     who it was handed to
+
+Rows that cannot be imported are written to a file, with the line and the reason before them; it \
+can be corrected and imported. The same input can be imported again: what is there already, with \
+the same settings, is unchanged. Ctrl-C stops after the batch of 5,000 rows that is under way.";
 
 /// What `keyward key import` takes.
 #[derive(Args, Debug)]

@@ -90,11 +90,11 @@ async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Cons
     match output {
         Output::Json => console.json_array(everything.scopes.values())?,
         Output::Table => {
-            let row = |s: &Stored<ScopeBody>| {
-                [s.id.to_string(), label(s.body.state).to_owned(), s.body.created_time.to_string()]
+            let row = |scope: &Stored<ScopeBody>| {
+                let ScopeBody { state, created_time } = scope.body;
+                [scope.id.to_string(), label(state).to_owned(), created_time.to_string()]
             };
-            let rows: Vec<_> = everything.scopes.values().map(row).collect();
-            console.table(["SCOPE", "STATE", "CREATED"], &rows)?;
+            console.table(["SCOPE", "STATE", "CREATED"], everything.scopes.values().map(row))?;
         }
     }
     Ok(Exit::Ok)

@@ -13,17 +13,18 @@ use crate::store::{Pull, Store};
 /// The values in a store and the settings of their keys.
 #[derive(Default)]
 pub(super) struct Known {
-    values: HashMap<Digest, Outline>,
+    /// Every value, and where the outline of its key is.
+    values: HashMap<Digest, u32>,
+    outlines: Vec<Outline>,
     hasher: RandomState,
 }
 
-/// A key in hashes with a seed of their own: two keys that differ have the same one time in 2⁶⁴.
-#[derive(Clone, Copy)]
+/// A key in hashes with a seed of their own: two keys that differ have the same one time in 2⁶³.
 struct Outline {
     id: u64,
     name: u64,
+    /// The other settings, and in the last bit whether its name is its id.
     rest: u64,
-    is_called_by_id: bool,
 }
 
 impl Known {
@@ -37,12 +38,14 @@ impl Known {
                 // Owners come before what they own. What cannot be read is left to those who ask for it by name.
                 match Body::parse(&record.id, &json) {
                     Ok(Body::Key(body)) => {
-                        let outline = known.outline(&record.id.id, body);
-                        keys.insert(outline.id, outline);
+                        // Beyond four billion keys, values would be asked for by name again.
+                        let Ok(index) = u32::try_from(known.outlines.len()) else { continue };
+                        keys.insert(known.hash(&*record.id.id), index);
+                        known.outlines.push(known.outline(&record.id.id, body));
                     }
                     Ok(Body::Secret(digest, body)) => {
-                        let outline = keys.get(&known.hash(&*body.key));
-                        known.values.extend(outline.map(|outline| (digest, *outline)));
+                        let index = keys.get(&known.hash(&*body.key));
+                        known.values.extend(index.map(|index| (digest, *index)));
                     }
                     Ok(Body::Scope(..)) | Err(_) => {}
                 }
@@ -53,20 +56,18 @@ impl Known {
 
     /// Whether the value of a row is there, with the settings of the row.
     pub(super) fn has(&self, row: &Row) -> bool {
-        self.values.get(&row.digest).is_some_and(|outline| {
+        let outline = self.values.get(&row.digest).and_then(|index| self.outlines.get(*index as usize));
+        outline.is_some_and(|outline| {
             let id = row.id.as_deref().is_none_or(|id| self.hash(id) == outline.id);
-            let name = row.name.as_deref().map_or(outline.is_called_by_id, |name| self.hash(name) == outline.name);
-            id && name && self.hash(&row.settings) == outline.rest
+            let name = row.name.as_deref().map_or(outline.rest & 1 == 1, |name| self.hash(name) == outline.name);
+            id && name && self.hash(&row.settings) | 1 == outline.rest | 1
         })
     }
 
     fn outline(&self, id: &str, body: KeyBody) -> Outline {
-        Outline {
-            id: self.hash(id),
-            name: self.hash(&*body.name),
-            is_called_by_id: body.name == default_name(id),
-            rest: self.hash(&Settings::of(body)),
-        }
+        let is_called_by_id = u64::from(body.name == default_name(id));
+        let (id, name) = (self.hash(id), self.hash(&*body.name));
+        Outline { id, name, rest: self.hash(&Settings::of(body)) & !1 | is_called_by_id }
     }
 
     fn hash<T: Hash + ?Sized>(&self, value: &T) -> u64 {

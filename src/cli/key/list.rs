@@ -20,8 +20,7 @@ pub(super) async fn all<S: Store>(
         Output::Json => console.json_array(everything.keys.iter())?,
         Output::Table => {
             let headers = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "EXPIRES", "CREATED"];
-            let rows: Vec<_> = everything.keys.iter().map(|key| row(key, &everything, session.now)).collect();
-            console.table(headers, &rows)?;
+            console.table(headers, everything.keys.iter().map(|key| row(key, &everything, session.now)))?;
         }
     }
     for why in &everything.unreadable {
@@ -148,7 +147,7 @@ fn details(key: &Stored<KeyBody>, secrets: &[SecretView<'_>], console: &mut Cons
         let end = secret.not_after.map_or_else(|| "with the key".to_owned(), |time| time.to_string());
         [or_dash(secret.hint), or_dash(secret.shape), secret.created_time.to_string(), end]
     };
-    console.table(["HINT", "SHAPE", "CREATED", "ENDS"], &secrets.iter().map(row).collect::<Vec<_>>())
+    console.table(["HINT", "SHAPE", "CREATED", "ENDS"], secrets.iter().map(row))
 }
 
 #[cfg(test)]
