@@ -217,6 +217,9 @@ fn in_authorization<'r>(line: usize, value: &'r [u8], forms: &Forms, format: &Ke
 
 /// `ORGANIZATION <key>`: a known word, one space, the key (C6, C7, C25).
 fn organization(place: Place, rest: &[u8]) -> Presentation<'_> {
+    if let Some(key) = rest.strip_prefix(b"ORGANIZATION ") {
+        return Presentation::new(Form::Organization(Level::Organization), place, key);
+    }
     let (word, key) = rest.split_at(rest.iter().position(|b| *b == b' ').unwrap_or(rest.len()));
     let level = Level::from_word(word);
     let key = key.strip_prefix(b" ");

@@ -37,7 +37,11 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
 }
 
 fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    // One pass over the names first: most messages have nothing to strip, and a look costs less than ten removals.
+    // Nearly all that say something say only whether the connection is kept.
+    if says_only_whether_it_is_kept(headers) {
+        headers.remove(CONNECTION);
+    }
+    // One pass over the names: most messages have nothing else to strip, and a look costs less than ten removals.
     if !headers.keys().any(&goes) {
         return;
     }
@@ -48,6 +52,13 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
+/// Whether `Connection` is there, and names no field.
+fn says_only_whether_it_is_kept(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    let only = lines.next().filter(|_| lines.next().is_none());
+    only.is_some_and(|value| value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close"))
+}
+
 /// Fields that `Connection` declares to be of this hop. Those that frame or route the message are not up to it.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -56,16 +67,37 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn fate(name: &str, prefix: &str) -> Fate {
+    if !may_matter(name.as_bytes(), prefix) {
+        return Fate::Pass;
+    }
     if !name.contains('_') {
         return fate_of_dashed(name, prefix);
     }
     let dashed = name.replace('_', "-");
     match fate_of_dashed(&dashed, prefix) {
-        Fate::Pass if dashed == CONTENT_LENGTH.as_str() || dashed == HOST.as_str() => Fate::Drop,
+        Fate::Pass if dashed == CONTENT_LENGTH.as_str() => Fate::Drop,
         // A trusted proxy writes dashes.
         Fate::Forwarding => Fate::Drop,
         fate @ (Fate::Pass | Fate::Drop) => fate,
     }
+}
+
+/// Whether a name begins like, and is as long as, one that does not pass: nearly all that pass end here.
+fn may_matter(name: &[u8], prefix: &str) -> bool {
+    let Some(first) = name.first() else { return false };
+    let known = match first {
+        b'x' => true,
+        b'c' => matches!(name.len(), 10 | 14),
+        b'e' => name.len() == 6,
+        b'f' => name.len() == 9,
+        b'h' => name.len() == 14,
+        b'k' => name.len() == 10,
+        b'p' => matches!(name.len(), 16 | 18 | 19),
+        b't' => matches!(name.len(), 2 | 7 | 17),
+        b'u' => name.len() == 7,
+        _ => false,
+    };
+    known || prefix.as_bytes().first() == Some(first)
 }
 
 fn fate_of_dashed(name: &str, prefix: &str) -> Fate {

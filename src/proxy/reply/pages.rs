@@ -148,6 +148,13 @@ fn quoted(text: &str) -> String {
 
 /// The format that a client prefers among those we have; `None` if it does not say.
 pub(super) fn format_of_accept(accept: &str) -> Option<Format> {
+    match accept {
+        // What most clients send, without a closer look.
+        "*/*" => return None,
+        "application/xml" | "text/xml" => return Some(Format::Xml),
+        "application/json" => return Some(Format::Json),
+        _ => {}
+    }
     let mut best: Option<(Format, f32)> = None;
     for item in accept.split(',') {
         let (media, parameters) = item.split_once(';').unwrap_or((item, ""));
@@ -193,11 +200,12 @@ pub(super) fn format_of_media_type(media: &str) -> Option<Format> {
 
 /// The format that goes with the ending of a path.
 pub(super) fn format_of_ending(path: &str) -> Option<Format> {
-    let name = path.rsplit('/').next()?;
-    match name.rsplit_once('.')?.1 {
-        "xml" | "xsl" | "xspf" | "rss" | "atom" => Some(Format::Xml),
-        "json" => Some(Format::Json),
-        "txt" => Some(Format::Text),
+    let path = path.as_bytes();
+    let dot = path.iter().rev().take("atom.".len()).position(|byte| *byte == b'.')?;
+    match &path[path.len() - dot..] {
+        b"xml" | b"xsl" | b"xspf" | b"rss" | b"atom" => Some(Format::Xml),
+        b"json" => Some(Format::Json),
+        b"txt" => Some(Format::Text),
         _ => None,
     }
 }
