@@ -13,12 +13,6 @@ use crate::auth::grant::Timestamp;
 use crate::store::chain::{self, Link};
 use crate::store::{Change, Commit, CommitError, Expect, Revision};
 
-/// Commits with so many changes come in rows, as an import: folding the log after each of them would have the disk write
-/// everything twice, and wait for it three times.
-const LARGE: usize = 1_000;
-/// Every so many commits the log is folded all the same, so that it stays within some 50 MB.
-const FOLD_EVERY: u64 = 8;
-
 /// Makes a commit, or changes nothing.
 pub(super) fn commit(database: &Arc<Database>, commit: Commit) -> Result<Revision, CommitError> {
     try_commit(database, commit).map_err(|refusal| database.explain_refusal(refusal))
@@ -39,9 +33,7 @@ fn try_commit(database: &Arc<Database>, mut commit: Commit) -> Result<Revision, 
     // What is committed to a file that was replaced meanwhile would be lost.
     lease.still()?;
     transaction.commit()?;
-    if commit.changes.len() < LARGE || number.is_multiple_of(FOLD_EVERY) {
-        fold_log(lease.connection(), database.patience);
-    }
+    fold_log(lease.connection(), database.patience);
     Ok(Revision { number, chain })
 }
 
