@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{Request, Uri, Version};
-use hyper::body::Incoming;
+use http::{Method, Request, Uri, Version};
+use hyper::body::{Body, Incoming};
 
 use super::headers::{remove_lines, strip_request};
 use super::upstream::Upload;
@@ -90,6 +90,7 @@ impl Outbound {
 
         let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         let version = request.version();
+        let in_chunks = has_unexpected_chunks(&request);
         let headers = request.headers_mut();
         set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
@@ -102,6 +103,9 @@ impl Outbound {
             if let InjectInto::Header(name) = &inject.into {
                 inject_header(headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
             }
+        }
+        if in_chunks {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref()) {
             *request.uri_mut() = uri;
@@ -136,6 +140,13 @@ impl<'i> Identity<'i> {
             IdentityValue::Scope => self.scope.map(ToString::to_string),
         }
     }
+}
+
+/// Whether a body comes in chunks where none is expected. hyper sends such a request without its body, unless told to.
+fn has_unexpected_chunks<B: Body>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.body().is_end_stream()
+        && request.body().size_hint().exact().is_none()
 }
 
 /// The host of an absolute target goes before the header (RFC 9112 section 3.2.2).
