@@ -4,4 +4,9 @@
 
 mod support; // the program, an upstream that remembers, a client of exact bytes
 
+mod apivideo; // uploads, public ones too, and operations by method
+mod cablecast; // a key in the URL of an old XML server
+mod cognitive3d; // a header with a level in it, and the tree of scopes
+mod forwarding; // what passes, what is removed and what is added
+mod secrets; // where a key must not turn up
 mod vidbeo; // keys with permissions and addresses

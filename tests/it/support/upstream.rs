@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use super::PATIENCE;
-use super::wire::{Body, Head, Wire};
+use super::wire::{Body, Framing, Head, Wire};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -106,6 +107,30 @@ impl Upstream {
         let (memory, script) = (upstream.memory.clone(), Arc::<Script>::from(Box::new(script) as Box<Script>));
         thread::spawn(move || accept(&listener, &memory, &script));
         upstream
+    }
+
+    /// Answers with [`PAGE`], and tells of each piece of a body when it arrives.
+    pub(crate) fn watching() -> (Self, Receiver<Vec<u8>>) {
+        let (pieces, arrived) = mpsc::channel();
+        let upstream = Self::scripted(move |turn| {
+            let mut missing = match turn.head.framing() {
+                Framing::Length(length) => usize::try_from(length).unwrap(),
+                Framing::None | Framing::Chunked | Framing::UntilClose => usize::MAX,
+            };
+            while missing > 0 {
+                let piece = if missing == usize::MAX { turn.wire.chunk()? } else { turn.wire.some()? };
+                if piece.is_empty() {
+                    turn.wire.trailers()?;
+                    break;
+                }
+                missing = if missing == usize::MAX { missing } else { missing - piece.len() };
+                // A test that has seen enough no longer listens.
+                let _ = pieces.send(piece);
+            }
+            turn.wire.send(&ok(PAGE))?;
+            Ok(After::Keep)
+        });
+        (upstream, arrived)
     }
 
     /// Where it listens.
