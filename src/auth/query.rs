@@ -21,13 +21,22 @@ pub struct Parameter {
 
 /// The parameters of that name, whether it is written plainly or percent-encoded.
 pub fn parameters<'q, 'n>(query: &'q str, name: &'n str) -> impl Iterator<Item = Parameter> + use<'q, 'n> {
+    named(query, move |found| found == name.as_bytes())
+}
+
+/// The parameters that some server takes for one of that name: many do not look at the case of letters.
+pub fn lookalikes<'q, 'n>(query: &'q str, name: &'n str) -> impl Iterator<Item = Parameter> + use<'q, 'n> {
+    named(query, move |found| found.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+fn named<F: Fn(&[u8]) -> bool>(query: &str, is_wanted: F) -> impl Iterator<Item = Parameter> + use<'_, F> {
     let mut start = 0;
     query.split('&').filter_map(move |part| {
         let whole = start..start + part.len();
         start = whole.end + 1;
         let name_length = part.find('=').unwrap_or(part.len());
         let value = (whole.start + name_length + 1).min(whole.end)..whole.end;
-        (decode(&part.as_bytes()[..name_length]) == name.as_bytes()).then_some(Parameter { whole, value })
+        is_wanted(&decode(&part.as_bytes()[..name_length])).then_some(Parameter { whole, value })
     })
 }
 
@@ -117,6 +126,13 @@ mod tests {
         check("API_KEY=K&+api_key=K&api_keys=K&a=1;api_key=K", &[], "API_KEY=K&+api_key=K&api_keys=K&a=1;api_key=K");
         check("param[0:1:0]=x&api_key=K&y=%20+", &["K"], "param[0:1:0]=x&y=%20+");
         check("", &[], "");
+    }
+
+    #[test]
+    fn knows_what_servers_take_for_a_name() {
+        for (query, count) in [("user=1&USER=2&u%53er=3&user", 4), ("users=1&us er=2&+user=3&user[]=4", 0)] {
+            assert_eq!(lookalikes(query, "user").count(), count, "{query}");
+        }
     }
 
     #[test]

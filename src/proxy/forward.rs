@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 
-use super::headers::{remove_lines, strip_request};
+use super::headers::{remove_lines, remove_spellings, strip_request};
 use super::upstream::Upload;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
 use crate::auth::address::X_FORWARDED_FOR;
@@ -243,7 +243,7 @@ fn insert(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
 }
 
 fn inject_header(headers: &mut HeaderMap, name: &HeaderName, value: Option<String>) {
-    headers.remove(name);
+    remove_spellings(headers, name);
     if let Some(value) = value {
         insert(headers, name, &value);
     }
@@ -262,7 +262,7 @@ fn rewrite(uri: &Uri, mut cuts: Vec<Range<usize>>, injects: &[Inject], identity:
         return None;
     }
     let sent = uri.query().unwrap_or_default();
-    cuts.extend(injected.iter().flat_map(|(name, _)| query::parameters(sent, name)).map(|parameter| parameter.whole));
+    cuts.extend(injected.iter().flat_map(|(name, _)| query::lookalikes(sent, name)).map(|parameter| parameter.whole));
     cuts.sort_unstable_by_key(|cut| cut.start);
     cuts.dedup();
     let mut query = query::without(sent, &cuts);

@@ -75,7 +75,7 @@ fn fate(name: &str, prefix: &str) -> Fate {
     }
     let dashed = name.replace('_', "-");
     match fate_of_dashed(&dashed, prefix) {
-        Fate::Pass if dashed == CONTENT_LENGTH.as_str() => Fate::Drop,
+        Fate::Pass if dashed == CONTENT_LENGTH.as_str() || dashed == "x-request-id" => Fate::Drop,
         // A trusted proxy writes dashes.
         Fate::Forwarding => Fate::Drop,
         fate @ (Fate::Pass | Fate::Drop) => fate,
@@ -134,6 +134,16 @@ fn is_hop_by_hop(name: &str) -> bool {
         Some(b't') => name == TE.as_str() || name == TRAILER.as_str() || name == TRANSFER_ENCODING.as_str(),
         Some(b'u') => name == UPGRADE.as_str(),
         Some(_) | None => false,
+    }
+}
+
+/// Removes a header in every spelling that some server takes for its name.
+pub(super) fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
+    let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+    let wanted = dashed(name);
+    let spellings: Vec<HeaderName> = headers.keys().filter(|other| dashed(other) == wanted).cloned().collect();
+    for spelling in spellings {
+        headers.remove(spelling);
     }
 }
 
@@ -249,6 +259,7 @@ mod tests {
             &[
                 ("content_length", "5"),
                 ("transfer_encoding", "chunked"),
+                ("x_request_id", "1"),
                 ("http2-settings", "x"),
                 ("expect", "100-continue"),
             ],
