@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
 use self::account::{Account, Line};
@@ -111,6 +111,8 @@ async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
         Ok((mut response, lease)) => {
             account.upstream_answered(response.status().as_u16());
             headers::strip_response(response.headers_mut());
+            // Ours, not the upstream's: to those who are told HTTP/1.0, the connection ends with the answer.
+            *response.version_mut() = Version::HTTP_11;
             session.close_if_draining(response.headers_mut());
             response.map(|body| ReplyBody::upstream(body, lease, account))
         }
