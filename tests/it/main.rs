@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and stops")]
 
 mod support; // the program, an upstream that remembers, a client of exact bytes
+mod tools; // other programs, and commands that end
 
 mod apivideo; // uploads, public ones too, and operations by method
 mod cablecast; // a key in the URL of an old XML server
@@ -10,3 +11,5 @@ mod cognitive3d; // a header with a level in it, and the tree of scopes
 mod forwarding; // what passes, what is removed and what is added
 mod secrets; // where a key must not turn up
 mod vidbeo; // keys with permissions and addresses
+
+mod icecast; // a real server from before there were keys
