@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
 
-use self::credential::{Form, Presented};
+use self::credential::{Form, Presented, cleaned_referer};
 use self::decision::{Denial, Denied, Permit, Removals};
 use self::digest::Pepper;
 use self::grant::{Access, Environment, Grant, Keys, State, Timestamp};
@@ -64,7 +64,9 @@ pub fn authorize(
     }
     let mut presented = Presented::find(facts.headers, facts.query, &matched.rule.forms, &locksmith.format);
     if matched.rule.requirement == Requirement::Nothing && matched.ambiguous.is_none() {
-        return Ok(Permit::new(None, None, ours_among(presented, matched, locksmith, keys)));
+        let referer = cleaned_referer(facts.headers, &matched.rule.forms);
+        let removals = Removals { referer, ..ours_among(presented, matched, locksmith, keys) };
+        return Ok(Permit::new(None, None, removals));
     }
     let empty_parameters = presented.empty_parameters();
     let credential = presented.exactly_one()?;
@@ -83,7 +85,8 @@ pub fn authorize(
     }
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
 
-    let mut removals = Removals { query: empty_parameters, ..Removals::default() };
+    let referer = cleaned_referer(facts.headers, &matched.rule.forms);
+    let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
     removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
     Ok(Permit::new(Some(grant), Some(credential.form), removals))

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, REFERER};
+use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::decision::Denial;
@@ -199,6 +199,19 @@ impl<'r> Presented<'r> {
     }
 }
 
+/// `Referer` without the credential that stands in its query; `None` if there is none. A browser tells each server where
+/// it found a link, and servers write that into their logs (B29).
+pub fn cleaned_referer(headers: &HeaderMap, forms: &Forms) -> Option<HeaderValue> {
+    let (name, referer) = (forms.query.as_ref()?, headers.get(REFERER)?.to_str().ok()?);
+    let (page, query) = referer.split_once('?')?;
+    let cuts: Vec<Range<usize>> = query::parameters(query, name).map(|parameter| parameter.whole).collect();
+    if cuts.is_empty() {
+        return None;
+    }
+    let rest = query::without(query, &cuts);
+    HeaderValue::from_str(&if rest.is_empty() { page.to_owned() } else { format!("{page}?{rest}") }).ok()
+}
+
 /// Reads one non-empty value of `Authorization`; `None` if it is none of the forms that are on.
 fn in_authorization<'r>(line: usize, value: &'r [u8], forms: &Forms, format: &KeyFormat) -> Option<Presentation<'r>> {
     let place = Place::Authorization(line);
@@ -245,8 +258,6 @@ fn basic<'r>(place: Place, encoded: &[u8], format: &KeyFormat) -> Option<Present
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::auth::key::{Alphabet, Brand, Shape};
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use http::StatusCode;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
 use super::credential::{Form, Place};
 use super::grant::{Grant, KeyIndex, Unavailable};
@@ -172,6 +172,8 @@ pub struct Removals {
     pub header: Lines,
     /// Ranges of the query, in order.
     pub query: Vec<Range<usize>>,
+    /// `Referer` without the credential, where it had one in its query (B29).
+    pub referer: Option<HeaderValue>,
 }
 
 /// A set of lines of one header.

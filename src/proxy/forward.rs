@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
@@ -162,6 +162,9 @@ fn remove_credential(headers: &mut HeaderMap, removals: &Removals) {
     remove_lines(headers, &AUTHORIZATION, &removals.authorization);
     if let Some(name) = &removals.header_name {
         remove_lines(headers, name, &removals.header);
+    }
+    if let Some(referer) = &removals.referer {
+        headers.insert(REFERER, referer.clone());
     }
 }
 
