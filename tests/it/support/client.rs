@@ -124,9 +124,9 @@ impl Client {
         Ok((status, head))
     }
 
-    /// Says that nothing more will be sent.
+    /// Says that nothing more will be sent, unless the other end has closed anyway.
     pub(crate) fn finish(&self) {
-        self.wire.socket().shutdown(Shutdown::Write).unwrap();
+        let _ = self.wire.socket().shutdown(Shutdown::Write);
     }
 
     /// Whether the other end closes now, without another byte.
