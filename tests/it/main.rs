@@ -13,3 +13,4 @@ mod secrets; // where a key must not turn up
 mod vidbeo; // keys with permissions and addresses
 
 mod icecast; // a real server from before there were keys
+mod ops; // probes, status, metrics, the access log

@@ -1,6 +1,7 @@
 //! Programs that are not `keyward serve`: found or reported missing, started, listened to, signalled, and never left behind.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -189,4 +190,34 @@ fn listen(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, JoinHan
         }
     });
     (heard, listener)
+}
+
+/// Reads what `keyward serve` writes, up to the line that says where it listens: for clients, and for kubelet.
+#[track_caller]
+pub(crate) fn serving(pipe: &mut impl Read) -> (SocketAddr, SocketAddr) {
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !(said.ends_with(b"\n") && String::from_utf8_lossy(&said).contains("\"serving\"")) {
+        assert_eq!(pipe.read(&mut byte).unwrap(), 1, "it ended: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&byte);
+    }
+    let said = String::from_utf8(said).unwrap();
+    let line: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let address = |name: &str| {
+        let text = line[name].as_str().unwrap().trim_start_matches("Some(").trim_end_matches(')');
+        text.parse().unwrap()
+    };
+    (address("proxy"), address("ops"))
+}
+
+/// The port on which a process listens: what `ss -ltnp` says.
+pub(crate) fn listening_port(process: u32) -> Option<u16> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_its = fields[3] == "0A" && sockets.contains(&format!("socket:[{}]", fields[9]));
+        is_its.then(|| u16::from_str_radix(fields[1].rsplit(':').next()?, 16).ok())?
+    })
 }

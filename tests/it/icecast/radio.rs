@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::{Client, PATIENCE, Response, request, until};
-use crate::tools::Program;
+use crate::tools::{self, Program};
 
 /// The password of Icecast's own administrator.
 pub(super) const ADMIN_PASSWORD: &str = "admin-of-icecast";
@@ -52,7 +52,7 @@ impl Radio {
         let mut port = None;
         until("Icecast listens", || {
             assert!(!program.has_ended(), "Icecast has ended: {}", program.err());
-            port = port_of(program.id());
+            port = tools::listening_port(program.id());
             port.is_some()
         });
         let radio = Self { program, address: (Ipv4Addr::LOCALHOST, port.unwrap()).into(), _folder: folder };
@@ -131,17 +131,4 @@ pub(super) fn lines_in_order(stream: &str) -> usize {
         assert_eq!(*found, line(number));
     }
     whole.len()
-}
-
-/// The port on which a process listens: what `ss -ltnp` says.
-fn port_of(process: u32) -> Option<u16> {
-    let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
-    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let is_its = fields[3] == "0A" && sockets.contains(&format!("socket:[{}]", fields[9]));
-        is_its.then(|| u16::from_str_radix(fields[1].rsplit(':').next()?, 16).ok())?
-    })
 }
