@@ -48,16 +48,7 @@ pub enum Error {
 pub fn serve(config: Config) -> Result<(), Error> {
     let logs = Logs::start(&config.log);
     logs.install(&config.log);
-    control_runtime()?.block_on(async {
-        let app = start(config, &logs)?;
-        let signal = stop_signal().await?;
-        tracing::info!(signal, "stopping: requests in flight are finished first");
-        tokio::select! {
-            () = app.stop() => tracing::info!("stopped"),
-            _ = stop_signal() => tracing::warn!("stopped at once: a second signal came"),
-        }
-        Ok(())
-    })
+    control_runtime()?.block_on(async { start(config, &logs)?.until_stopped().await })
 }
 
 /// The runtime of the control plane: one thread, apart from the workers, so that no scrape or pull delays a request.
@@ -126,8 +117,22 @@ impl App {
         }
     }
 
+    /// Serves until SIGTERM or SIGINT, and then until what is in flight has ended, or a second signal comes.
+    ///
+    /// # Errors
+    /// When the process may not listen to signals.
+    pub async fn until_stopped(self) -> Result<(), Error> {
+        let signal = stop_signal().await?;
+        tracing::info!(signal, "stopping: requests in flight are finished first");
+        tokio::select! {
+            () = self.stop() => tracing::info!("stopped"),
+            _ = stop_signal() => tracing::warn!("stopped at once: a second signal came"),
+        }
+        Ok(())
+    }
+
     /// Fails readiness, goes on for the configured delay, finishes what is in flight.
-    pub async fn stop(self) {
+    async fn stop(self) {
         self.lifecycle.enter(Phase::Leaving);
         tokio::time::sleep(self.drain_delay).await;
         self.lifecycle.enter(Phase::Draining);

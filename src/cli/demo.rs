@@ -23,7 +23,6 @@ use crate::app::{self, App};
 use crate::auth::digest::Pepper;
 use crate::auth::key::Secret;
 use crate::config::{self, Overrides};
-use crate::lifecycle::stop_signal;
 use crate::telemetry::Logs;
 
 /// Runs until Ctrl-C.
@@ -44,9 +43,7 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         app.loaded().await;
         let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only };
         demo.tell(output, console)?;
-        stop_signal().await.map_err(failed)?;
-        console.note("stopping");
-        app.stop().await;
+        app.until_stopped().await?;
         Ok(Exit::Ok)
     })
 }

@@ -10,7 +10,7 @@ use crate::auth::credential::Forms;
 use crate::auth::decision::Denial;
 use crate::telemetry::metrics::Failure;
 
-/// Seed 002 prints this declaration with a space before `?>`, and no line break after `Access Denied`.
+/// Cablecast prints this declaration with a space before `?>`, and no line break after `Access Denied` (B23).
 const CABLECAST: &str = "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\n";
 
 /// What a client is told.
