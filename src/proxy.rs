@@ -2,7 +2,8 @@
 //!
 //! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, what cannot be forwarded at all
 //! ([`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]), what the client gets
-//! ([`reply`], [`body`]), what waits too long ([`watch`]) and what is remembered ([`account`]).
+//! ([`reply`], [`body`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and what is remembered of
+//! it ([`account`]).
 
 mod account;
 mod body;
@@ -11,6 +12,7 @@ mod framing;
 mod headers;
 mod listener;
 pub mod reply;
+mod request_id;
 pub mod upstream;
 mod watch;
 mod worker;
@@ -19,7 +21,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, Version};
@@ -29,17 +31,19 @@ use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::reply::{Answer, Deny, Hints, Replies};
+use self::request_id::RequestId;
 use self::upstream::Target;
 use self::watch::Watch;
 use self::worker::Worker;
 use crate::auth::address::{Networks, client_address};
-use crate::auth::decision::Permit;
+use crate::auth::decision::{Denied, Permit};
+use crate::auth::grant::KeyIndex;
 use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
 use crate::lifecycle::Lifecycle;
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
-use crate::telemetry::metrics::{Metrics, Outcome};
+use crate::telemetry::metrics::Metrics;
 
 /// Serves one request. What needs no waiting is done before there is a future: a future that held the request as it came
 /// would be moved about with it.
@@ -71,41 +75,45 @@ enum Admission {
 /// A request that may be sent, and what is needed to answer it if that fails.
 struct Forwarded {
     outbound: Outbound,
-    id: HeaderValue,
+    id: RequestId,
     hints: Hints,
     route: usize,
     account: Account,
 }
 
 /// Decides, and makes the request that is sent if it may be.
-fn admit(mut request: Request<Incoming>, id: HeaderValue, mut account: Account) -> Admission {
-    let session = account.session.clone();
-    let shared = &*session.shared;
-    let matched =
-        shared.routes.find(&RequestTarget { method: request.method(), uri: request.uri(), headers: request.headers() });
+fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) -> Admission {
+    let session = &*account.session;
+    let target = RequestTarget { method: request.method(), uri: request.uri(), headers: request.headers() };
+    let matched = session.shared.routes.find(&target);
     let route = matched.index;
-    let view = shared.replica.view(account.started());
-    match session.decide(&request, &matched, &view, &mut account) {
-        Err(answer) => {
-            account.decided(answer.outcome());
-            let hints = Hints::of(&request);
-            Admission::Refuse(reply::answer(answer, route, &hints, std::mem::take(request.headers_mut()), id, account))
-        }
+    let view = session.shared.replica.view(account.started());
+    let Decided { decision, client } = session.decide(&request, &matched, &view, account.started());
+    account.decided(&decision, client, &view);
+    let hints = Hints::of(&request);
+    match decision {
         Ok(permit) => {
-            account.decided(if permit.grant().is_some() { Outcome::Permit } else { Outcome::Public });
-            let hints = Hints::of(&request);
-            let (peer, default_host) = (&session.peer_value, &shared.default_host);
-            let origin = Origin { peer, peer_is_trusted: session.peer_is_trusted, id: &id, default_host };
-            let outbound = Outbound::new(request, permit, &shared.settings[route], &shared.identity, &view, &origin);
+            let session = &*account.session;
+            let origin = Origin {
+                peer: &session.peer_value,
+                peer_is_trusted: session.peer_is_trusted,
+                id: &id,
+                default_host: &session.shared.default_host,
+            };
+            let settings = &session.shared.settings[route];
+            let outbound = Outbound::new(request, permit, settings, &session.shared.identity, &view, &origin);
             Admission::Forward(Forwarded { outbound, id, hints, route, account })
+        }
+        Err(refusal) => {
+            let headers = std::mem::take(request.headers_mut());
+            Admission::Refuse(reply::answer(refusal.answer, route, &hints, headers, &id, account))
         }
     }
 }
 
 /// Sends a request, and passes the answer on.
 async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
-    let session = forwarded.account.session.clone();
-    let sent = session.worker.upstream.send(&mut forwarded.outbound).await;
+    let sent = forwarded.account.session.worker.upstream.send(&mut forwarded.outbound).await;
     let Forwarded { id, hints, route, mut account, .. } = forwarded;
     match sent {
         Ok((mut response, lease)) => {
@@ -113,14 +121,26 @@ async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
             headers::strip_response(response.headers_mut());
             // Ours, not the upstream's: to those who are told HTTP/1.0, the connection ends with the answer.
             *response.version_mut() = Version::HTTP_11;
-            session.close_if_draining(response.headers_mut());
+            account.session.close_if_draining(response.headers_mut());
             response.map(|body| ReplyBody::upstream(body, lease, account))
         }
         Err(failure) => {
             account.failed(failure);
-            reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), id, account)
+            reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account)
         }
     }
+}
+
+/// What was decided, and on whom.
+struct Decided {
+    decision: Result<Permit, Refusal>,
+    client: Option<IpAddr>,
+}
+
+/// Why a request is not sent, and whose key it had where that is known.
+struct Refusal {
+    answer: Answer,
+    key: Option<KeyIndex>,
 }
 
 /// One connection of a client.
@@ -157,27 +177,21 @@ impl Session {
         Self { shared, worker, watch, peer, peer_value, peer_is_trusted }
     }
 
-    /// Whether a request may pass. What the log may want to know of it is noted on the way.
-    fn decide(
-        &self,
-        request: &Request<Incoming>,
-        matched: &Matched<'_>,
-        view: &View,
-        account: &mut Account,
-    ) -> Result<Permit, Answer> {
+    /// Whether a request may pass.
+    fn decide(&self, request: &Request<Incoming>, matched: &Matched<'_>, view: &View, started: Instant) -> Decided {
         let shared = &*self.shared;
         if let Some(failure) = framing::unfit(request, shared.limits.max_headers) {
-            return Err(Answer::Failure(failure));
+            return Decided { decision: Err(Refusal { answer: Answer::Failure(failure), key: None }), client: None };
         }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =
             Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };
-        let now = self.worker.sweeper.wall_at(account.started());
+        let now = self.worker.sweeper.wall_at(started);
         let decision = authorize(&facts, matched, &shared.locksmith, view, now);
-        if let Some(line) = account.line() {
-            line.note(client, &decision, view);
+        Decided {
+            decision: decision.map_err(|Denied { denial, key }| Refusal { answer: Answer::Denial(denial), key }),
+            client,
         }
-        decision.map_err(|denied| Answer::Denial(denied.denial))
     }
 
     /// A client whose connection is to be closed hears it with its last answer.
@@ -188,20 +202,15 @@ impl Session {
     }
 
     /// The id that a trusted proxy has given the request, else a new one.
-    fn request_id(&self, request: &Request<Incoming>) -> HeaderValue {
-        let readable = |id: &&HeaderValue| {
-            (1..=128).contains(&id.len())
-                && id.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
-        };
-        let given = if self.peer_is_trusted { request.headers().get(X_REQUEST_ID).filter(readable) } else { None };
-        given.cloned().unwrap_or_else(|| self.worker.next_id())
+    fn request_id(&self, request: &Request<Incoming>) -> RequestId {
+        let given =
+            if self.peer_is_trusted { request.headers().get(X_REQUEST_ID).and_then(RequestId::given) } else { None };
+        given.unwrap_or_else(|| self.worker.next_id())
     }
 
-    fn line(&self, request: &Request<Incoming>, id: &HeaderValue) -> Option<Box<Line>> {
-        self.shared
-            .access
-            .is_on()
-            .then(|| Box::new(Line::new(id.clone(), request.method().clone(), request.uri().clone())))
+    fn line(&self, request: &Request<Incoming>, id: &RequestId) -> Option<Box<Line>> {
+        let line = || Box::new(Line::new(id.to_value(), request.method().clone(), request.uri().clone()));
+        self.shared.access.is_on().then(line)
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{Method, Uri};
 
-use super::Session;
 use super::watch::Doing;
+use super::{Refusal, Session};
 use crate::auth::credential::Form;
-use crate::auth::decision::{Denied, Permit};
+use crate::auth::decision::Permit;
 use crate::replica::View;
 use crate::telemetry::access_log::{Entry, began};
 use crate::telemetry::metrics::{Failure, Outcome};
@@ -44,11 +44,10 @@ impl Line {
         Self { id, method, uri, client: None, key_id: String::new(), form: None }
     }
 
-    /// What the decision was based on.
-    pub(super) fn note(&mut self, client: Option<IpAddr>, decision: &Result<Permit, Denied>, view: &View) {
+    fn note(&mut self, decision: &Result<Permit, Refusal>, client: Option<IpAddr>, view: &View) {
         let (key, form) = match decision {
             Ok(permit) => (permit.grant().map(|grant| grant.key), permit.form()),
-            Err(denied) => (denied.key, None),
+            Err(refusal) => (refusal.key, None),
         };
         self.client = client;
         self.form = form;
@@ -70,10 +69,17 @@ impl Account {
     }
 
     /// The decision has been made.
-    pub(super) fn decided(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    pub(super) fn decided(&mut self, decision: &Result<Permit, Refusal>, client: Option<IpAddr>, view: &View) {
+        self.outcome = match decision {
+            Ok(permit) if permit.grant().is_some() => Outcome::Permit,
+            Ok(_) => Outcome::Public,
+            Err(refusal) => refusal.answer.outcome(),
+        };
         self.decided = self.started.elapsed();
-        self.session.shared.metrics.proxy.decision(outcome.decision(), self.decided);
+        self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
+        if let Some(line) = &mut self.line {
+            line.note(decision, client, view);
+        }
     }
 
     /// The upstream has begun to answer.
@@ -91,11 +97,6 @@ impl Account {
     /// The client is being answered.
     pub(super) fn answered(&mut self, status: u16) {
         self.status = status;
-    }
-
-    /// For what only the log needs.
-    pub(super) fn line(&mut self) -> Option<&mut Line> {
-        self.line.as_deref_mut()
     }
 }
 

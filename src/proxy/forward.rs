@@ -9,6 +9,7 @@ use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 
 use super::headers::{remove_lines, remove_spellings, strip_request};
+use super::request_id::RequestId;
 use super::upstream::Upload;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
 use crate::auth::address::X_FORWARDED_FOR;
@@ -39,17 +40,30 @@ pub(super) struct IdentityNames {
 }
 
 impl IdentityNames {
-    /// Names with this prefix; it has been checked to be the beginning of a header name.
+    /// Names with this prefix; it has been checked to be the beginning of a header name. Those with the default prefix are
+    /// static: a clone of another name is an atomic increment, six times a request.
     pub(super) fn new(prefix: &str) -> Option<Self> {
+        let prefix = prefix.to_ascii_lowercase();
+        if prefix == "x-keyward-" {
+            return Some(Self {
+                prefix,
+                key_id: HeaderName::from_static("x-keyward-key-id"),
+                organization: HeaderName::from_static("x-keyward-organization"),
+                scope: HeaderName::from_static("x-keyward-scope"),
+                access: HeaderName::from_static("x-keyward-access"),
+                env: HeaderName::from_static("x-keyward-env"),
+                user: HeaderName::from_static("x-keyward-user"),
+            });
+        }
         let name = |rest: &str| HeaderName::from_bytes(format!("{prefix}{rest}").as_bytes()).ok();
         Some(Self {
-            prefix: prefix.to_ascii_lowercase(),
             key_id: name("key-id")?,
             organization: name("organization")?,
             scope: name("scope")?,
             access: name("access")?,
             env: name("env")?,
             user: name("user")?,
+            prefix,
         })
     }
 }
@@ -61,7 +75,7 @@ pub(super) struct Origin<'o> {
     /// Whether its forwarding headers are believed.
     pub(super) peer_is_trusted: bool,
     /// The request's id.
-    pub(super) id: &'o HeaderValue,
+    pub(super) id: &'o RequestId,
     /// What `Host` is for a client that sends none.
     pub(super) default_host: &'o HeaderValue,
 }
@@ -183,7 +197,7 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
     if let Some(host) = headers.get(HOST).filter(|_| !says_host).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    headers.insert(X_REQUEST_ID, origin.id.clone());
+    headers.insert(X_REQUEST_ID, origin.id.to_value());
     if !headers.get(TRACEPARENT).is_some_and(is_traceparent)
         && let Some(value) = traceparent(origin.id)
     {
@@ -214,7 +228,7 @@ fn is_traceparent(value: &HeaderValue) -> bool {
 
 /// A trace that begins here, with the request's id as its own. Sampled: servers that trace everything by default would
 /// otherwise stop doing so.
-fn traceparent(id: &HeaderValue) -> Option<HeaderValue> {
+fn traceparent(id: &RequestId) -> Option<HeaderValue> {
     let id = id.as_bytes();
     let mut value = *b"00-00000000000000000000000000000000-0000000000000001-01";
     let hex = id.len() == 32 && id.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte));

@@ -13,6 +13,7 @@ use hyper::body::{Body, Incoming};
 use super::account::Account;
 use super::body::ReplyBody;
 use super::forward::X_REQUEST_ID;
+use super::request_id::RequestId;
 use crate::auth::credential::Forms;
 use crate::auth::decision::Denial;
 use crate::telemetry::metrics::{Failure, Outcome};
@@ -163,7 +164,7 @@ pub(super) fn answer(
     route: usize,
     hints: &Hints,
     mut headers: HeaderMap,
-    id: HeaderValue,
+    id: &RequestId,
     mut account: Account,
 ) -> Response<ReplyBody> {
     let replies = &account.session.shared.replies[route];
@@ -172,7 +173,7 @@ pub(super) fn answer(
     headers.clear();
     headers.insert(CONTENT_TYPE, page.content_type.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_REQUEST_ID, id);
+    headers.insert(X_REQUEST_ID, id.to_value());
     if answer.is_challenge() && status == StatusCode::UNAUTHORIZED {
         for challenge in &replies.challenges {
             headers.append(WWW_AUTHENTICATE, challenge.clone());

@@ -3,15 +3,15 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::header::HeaderValue;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::request_id::{RequestId, RequestIds};
 use super::upstream::Upstream;
 use super::watch::{Signal, Sweeper, WaitLimits, WatchedSocket, drive};
 use super::{Session, Shared, handle};
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     /// A new request's id.
-    pub(super) fn next_id(&self) -> HeaderValue {
+    pub(super) fn next_id(&self) -> RequestId {
         self.ids.next()
     }
 
@@ -156,48 +156,6 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Ids of requests: 128 bits that do not repeat. They are names, not secrets, so no cryptography is spent on them.
-struct RequestIds {
-    seed: u64,
-    count: AtomicU64,
-}
-
-impl Default for RequestIds {
-    fn default() -> Self {
-        // Without random numbers of the system, the clock keeps workers apart well enough for names.
-        let clock = || Instant::now().elapsed().as_nanos() as u64 ^ std::process::id() as u64;
-        Self {
-            seed: getrandom::u64().unwrap_or_else(|_| clock()),
-            count: AtomicU64::new(getrandom::u64().unwrap_or_default()),
-        }
-    }
-}
-
-impl RequestIds {
-    fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, Relaxed);
-        let mut text = [0; 32];
-        write_hex(&mut text[..16], mix(self.seed ^ count));
-        write_hex(&mut text[16..], mix(self.seed.wrapping_add(count)));
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("none"))
-    }
-}
-
-/// Sixteen digits, two at a time.
-fn write_hex(text: &mut [u8], bits: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bits.to_be_bytes()) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-    }
-}
-
-/// The finalizer of splitmix64: a bijection whose output looks random.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,13 +180,5 @@ mod tests {
         assert_eq!(receiver.await, Ok("still here"));
         tokio::task::yield_now().await;
         assert_eq!(dropped.load(Relaxed), 101);
-    }
-
-    #[test]
-    fn ids_are_32_hex_digits_and_do_not_repeat() {
-        let ids = RequestIds::default();
-        let made: std::collections::HashSet<HeaderValue> = (0..10_000).map(|_| ids.next()).collect();
-        assert_eq!(made.len(), 10_000);
-        assert!(made.iter().all(|id| id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit)));
     }
 }
