@@ -12,5 +12,6 @@ mod forwarding; // what passes, what is removed and what is added
 mod secrets; // where a key must not turn up
 mod vidbeo; // keys with permissions and addresses
 
+mod bad_input;
 mod icecast; // a real server from before there were keys
-mod ops; // probes, status, metrics, the access log
+mod ops; // probes, status, metrics, the access log // what people get wrong
