@@ -23,6 +23,13 @@ check: ## the part of it that takes seconds: form, lints, unit tests, tidy
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --test tidy
 
+.PHONY: crash
+crash: export KEYWARD_LONG := 1
+crash: export KEYWARD_REQUIRE_TOOLS := 1
+crash: ## kill -9 two hundred times: in imports, in changes of keys, under load
+	tests/setup.sh
+	cargo test --locked --test it crash::
+
 .PHONY: deny
 deny: ## licences, sources, bans and doubles among all dependencies, as deny.toml says
 	cargo deny --version 2>/dev/null || cargo install --locked cargo-deny@0.20.2

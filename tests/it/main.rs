@@ -13,5 +13,6 @@ mod secrets; // where a key must not turn up
 mod vidbeo; // keys with permissions and addresses
 
 mod bad_input;
+mod crash;
 mod icecast; // a real server from before there were keys
-mod ops; // probes, status, metrics, the access log // what people get wrong
+mod ops; // probes, status, metrics, the access log // what people get wrong // kill -9 at any moment

@@ -87,6 +87,11 @@ impl Program {
         assert!(Command::new("sh").args(kill).status().unwrap().success(), "the program has ended: {}", self.err());
     }
 
+    /// Kills it where it stands, if it still runs.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
     /// Waits until it has written what is looked for, to stdout or to stderr.
     #[track_caller]
     pub(crate) fn wait_for<T>(&mut self, what: &str, find: impl Fn(&str, &str) -> Option<T>) -> T {
