@@ -14,5 +14,6 @@ mod vidbeo; // keys with permissions and addresses
 
 mod bad_input;
 mod crash;
+mod demo;
 mod icecast; // a real server from before there were keys
-mod ops; // probes, status, metrics, the access log // what people get wrong // kill -9 at any moment
+mod ops; // probes, status, metrics, the access log // what people get wrong // kill -9 at any moment // the product at work, without a config
