@@ -8,8 +8,12 @@ mod tools; // other programs, and commands that end
 mod apivideo; // uploads, public ones too, and operations by method
 mod cablecast; // a key in the URL of an old XML server
 mod cognitive3d; // a header with a level in it, and the tree of scopes
+mod drain; // stopping without losing a request
+mod faults; // what goes wrong on the way, and what is answered then
 mod forwarding; // what passes, what is removed and what is added
+mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
+mod streaming; // bodies that do not fit into memory
 mod vidbeo; // keys with permissions and addresses
 
 mod bad_input;

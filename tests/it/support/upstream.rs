@@ -102,7 +102,15 @@ impl Upstream {
 
     /// Answers as told.
     pub(crate) fn scripted(script: impl Fn(&mut Turn<'_>) -> io::Result<After> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), script)
+    }
+
+    /// Answers as told, at a certain address.
+    pub(crate) fn at(
+        address: SocketAddr,
+        script: impl Fn(&mut Turn<'_>) -> io::Result<After> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let upstream = Self { address: listener.local_addr().unwrap(), memory: Arc::default() };
         let (memory, script) = (upstream.memory.clone(), Arc::<Script>::from(Box::new(script) as Box<Script>));
         thread::spawn(move || accept(&listener, &memory, &script));

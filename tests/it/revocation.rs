@@ -1,0 +1,168 @@
+//! What is changed in the store by one process holds for requests to another, half a second later at most.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::support::{Client, Key, Keyward, Site, Upstream, request};
+
+/// The promise.
+const SOON: Duration = Duration::from_millis(500);
+
+fn status(client: &mut Client, value: &str) -> u16 {
+    client.exchange(&request("GET", "/orgs/acme/x", &[("X-API-Key", value)], b"")).status
+}
+
+/// Asks until the status is this one, and gives how long that took. Whoever asks had the other one all the time.
+#[track_caller]
+fn time_until(keyward: &Keyward, value: &str, before: u16, after: u16) -> Duration {
+    let began = Instant::now();
+    let mut client = keyward.connect();
+    loop {
+        let status = status(&mut client, value);
+        if status == after {
+            return began.elapsed();
+        }
+        assert_eq!(status, before);
+        assert!(began.elapsed() < SOON, "still {before} after {:?}", began.elapsed());
+    }
+}
+
+fn serve(config: &str) -> (Upstream, Keyward) {
+    let upstream = Upstream::start();
+    let routes = "routes: [{ path: \"/orgs/{organization}/{*rest}\" }]\nlog: { access: none }";
+    let site = Site::new(upstream.address(), &format!("{routes}\n{config}"));
+    site.json(&["scope", "create", "organization:acme/project:p1"]);
+    (upstream, site.serve())
+}
+
+/// Makes a key and waits until it works.
+#[track_caller]
+fn working_key(keyward: &Keyward, options: &[&str]) -> Key {
+    let key = keyward.site.create_key(options);
+    time_until(keyward, &key.value, 401, 200);
+    key
+}
+
+#[test]
+fn a_revoked_key_is_refused_within_half_a_second() {
+    let (upstream, keyward) = serve("");
+    let keys: Vec<Key> = (0..10).map(|_| keyward.site.create_key(&[])).collect();
+    for key in &keys {
+        time_until(&keyward, &key.value, 401, 200);
+    }
+    let mut slowest = Duration::ZERO;
+    for key in &keys {
+        keyward.site.json(&["key", "revoke", &key.id]);
+        slowest = slowest.max(time_until(&keyward, &key.value, 200, 401));
+        upstream.take();
+        assert_eq!(keyward.with_key(key, "GET", "/x").status, 401);
+        upstream.expect_nothing();
+    }
+    assert!(slowest < SOON, "{slowest:?}");
+}
+
+#[test]
+fn a_new_key_works_within_half_a_second() {
+    let (_upstream, keyward) = serve("");
+    for options in [&[][..], &["--scope", "organization:acme"], &["--scope", "organization:acme/project:new"]] {
+        let key = keyward.site.create_key(options);
+        let took = time_until(&keyward, &key.value, 401, if options.concat().contains("new") { 403 } else { 200 });
+        assert!(took < SOON, "{took:?}");
+    }
+}
+
+#[test]
+fn a_disabled_key_works_again_when_it_is_enabled() {
+    let (_upstream, keyward) = serve("");
+    let key = working_key(&keyward, &[]);
+    for _ in 0..3 {
+        keyward.site.json(&["key", "disable", &key.id]);
+        assert!(time_until(&keyward, &key.value, 200, 401) < SOON);
+        keyward.site.json(&["key", "enable", &key.id]);
+        assert!(time_until(&keyward, &key.value, 401, 200) < SOON);
+    }
+}
+
+#[test]
+fn what_a_key_may_is_narrowed_and_widened() {
+    let (_upstream, keyward) = serve("");
+    let key = working_key(&keyward, &["--scope", "organization:acme"]);
+    for (narrow, wide) in [
+        (&["--ip", "1.2.3.4"][..], &["--any-ip"][..]),
+        (&["--scope", "organization:acme/project:p1"], &["--scope", "organization:acme"]),
+    ] {
+        keyward.site.json(&[&["key", "update", &key.id], narrow].concat());
+        assert!(time_until(&keyward, &key.value, 200, 403) < SOON, "{narrow:?}");
+        keyward.site.json(&[&["key", "update", &key.id], wide].concat());
+        assert!(time_until(&keyward, &key.value, 403, 200) < SOON, "{wide:?}");
+    }
+}
+
+#[test]
+fn a_suspended_scope_stops_all_keys_in_it_and_below() {
+    let (_upstream, keyward) = serve("");
+    let inside = working_key(&keyward, &["--scope", "organization:acme"]);
+    let outside = working_key(&keyward, &[]);
+    let below = keyward.site.create_key(&["--scope", "organization:acme/project:p1"]);
+    time_until(&keyward, &below.value, 401, 403);
+    for _ in 0..2 {
+        keyward.site.json(&["scope", "suspend", "organization:acme"]);
+        assert!(time_until(&keyward, &inside.value, 200, 401) < SOON);
+        assert_eq!(keyward.with_key(&below, "GET", "/x").status, 401);
+        assert_eq!(keyward.with_key(&outside, "GET", "/orgs/acme/x").status, 200);
+        keyward.site.json(&["scope", "resume", "organization:acme"]);
+        assert!(time_until(&keyward, &inside.value, 401, 200) < SOON);
+        assert_eq!(keyward.with_key(&below, "GET", "/x").status, 200);
+    }
+}
+
+#[test]
+fn a_rotated_key_has_two_values_for_a_while() {
+    let (upstream, keyward) = serve("");
+    let old = working_key(&keyward, &[]);
+    let rotate = |options: &[&str]| {
+        let rotated = keyward.site.json(&[&["key", "rotate", &old.id], options].concat());
+        rotated["value"].as_str().unwrap().to_owned()
+    };
+    let began = Instant::now();
+    let new = rotate(&["--retire-others-after", "2s"]);
+    assert!(time_until(&keyward, &new, 401, 200) < SOON);
+    upstream.take();
+    for value in [&old.value, &new] {
+        assert_eq!(status(&mut keyward.connect(), value), 200);
+        assert_eq!(upstream.only().head.value("x-keyward-key-id"), Some(old.id.clone()), "one key, two values");
+    }
+    let mut client = keyward.connect();
+    while status(&mut client, &old.value) == 200 {
+        assert!(began.elapsed() < Duration::from_secs(3), "the old value works too long");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1900), "the old value ended after {:?}", began.elapsed());
+    assert_eq!(status(&mut client, &new), 200);
+
+    let newest = rotate(&["--retire-others-after", "now"]);
+    assert!(time_until(&keyward, &new, 200, 401) < SOON);
+    assert_eq!(status(&mut client, &newest), 200);
+    keyward.site.json(&["key", "revoke", &old.id]);
+    assert!(time_until(&keyward, &newest, 200, 401) < SOON, "revoking a key ends all of its values");
+}
+
+#[test]
+fn a_key_expires_at_its_second() {
+    let (_upstream, keyward) = serve("");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() + 3);
+    let key = working_key(&keyward, &["--expires", &humantime::format_rfc3339_seconds(end).to_string()]);
+    let margin = Duration::from_millis(20);
+    let mut client = keyward.connect();
+    let mut refused = 0;
+    while refused < 50 {
+        let before = SystemTime::now();
+        let status = status(&mut client, &key.value);
+        let after = SystemTime::now();
+        if after < end - margin {
+            assert_eq!(status, 200, "{:?} too early", end.duration_since(after));
+        } else if before > end + margin {
+            assert_eq!(status, 401, "{:?} too late", before.duration_since(end));
+            refused += 1;
+        }
+    }
+}
