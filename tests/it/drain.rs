@@ -69,23 +69,21 @@ fn a_stop_under_load_loses_no_request() {
     assert!(tallies.iter().all(|tally| tally.answered > 10));
 }
 
-/// A connection that was made is served: it was taken before the listener closed, or it is refused.
+/// Balancers need time to notice that it is no longer ready, and until then they open new connections. What the kernel has
+/// queued when a listener closes is lost, so without `drain_delay` one of these might be, once in a while.
 #[test]
-fn a_stop_loses_no_new_connection() {
+fn a_stop_loses_no_new_connection_while_the_delay_lasts() {
     let upstream = Upstream::start();
-    let (mut keyward, key) = serve(&upstream, "log: { access: none }");
+    let (mut keyward, key) = serve(&upstream, "proxy: { timeouts: { drain_delay: 1s } }\nlog: { access: none }");
     let get = request("GET", "/x", &[("X-API-Key", &key.value)], b"");
-    let proxy = keyward.proxy;
+    let (proxy, noticed) = (keyward.proxy, Arc::<AtomicBool>::default());
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let get = get.clone();
+            let (get, noticed) = (get.clone(), noticed.clone());
             thread::spawn(move || {
                 let mut answered = 0;
-                while let Ok(mut client) = Client::try_connect(proxy) {
-                    let _ = client.wire().send(&get);
-                    let response = client.try_response();
-                    let response = response.unwrap_or_else(|error| panic!("connection {answered} was lost: {error}"));
-                    assert_eq!(response.status, 200);
+                while !noticed.load(SeqCst) {
+                    assert_eq!(Client::connect(proxy).exchange(&get).status, 200);
                     answered += 1;
                 }
                 answered
@@ -93,10 +91,18 @@ fn a_stop_loses_no_new_connection() {
         })
         .collect();
     upstream.wait_for(300);
+    let began = Instant::now();
     keyward.terminate();
+    until("it is no longer ready", || keyward.ops_page("/readyz").status == 503);
+    assert_eq!(keyward.ops_page("/livez").status, 200, "it is to be left alone, not killed");
+    let so_far = upstream.received().len();
+    upstream.wait_for(so_far + 300);
+    noticed.store(true, SeqCst);
     let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-    assert!(ended_well(keyward.wait_for_exit()));
     assert_eq!(upstream.received().len(), answered);
+    until("connections are refused", || std::net::TcpStream::connect(proxy).is_err());
+    assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
+    assert!(ended_well(keyward.wait_for_exit()));
 }
 
 #[test]
@@ -116,25 +122,6 @@ fn a_client_at_rest_gets_its_next_request_in() {
     assert_eq!((response.status, response.value("connection").as_deref()), (200, Some("close")));
     assert!(resting.is_closed());
     assert!(idle.is_closed(), "a connection without a request holds nothing up");
-    assert!(ended_well(keyward.wait_for_exit()));
-}
-
-#[test]
-fn readiness_fails_before_connections_do() {
-    let upstream = Upstream::start();
-    let (mut keyward, key) = serve(&upstream, "proxy: { timeouts: { drain_delay: 1s } }");
-    let began = Instant::now();
-    keyward.terminate();
-    until("it is no longer ready", || keyward.ops_page("/readyz").status == 503);
-    assert_eq!(keyward.ops_page("/livez").status, 200, "it is to be left alone, not killed");
-    let mut served = 0;
-    while began.elapsed() < Duration::from_millis(700) {
-        assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200, "balancers need time to notice");
-        served += 1;
-    }
-    assert_eq!(upstream.take().len(), served);
-    until("connections are refused", || std::net::TcpStream::connect(keyward.proxy).is_err());
-    assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
     assert!(ended_well(keyward.wait_for_exit()));
 }
 

@@ -61,11 +61,6 @@ impl Client {
         Self { wire: Wire::new(TcpStream::connect(address).unwrap()) }
     }
 
-    /// Connects, if anybody listens.
-    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { wire: Wire::new(TcpStream::connect(address)?) })
-    }
-
     /// Connects from an address of one's own: all of 127.0.0.0/8 is ours.
     pub(crate) fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
