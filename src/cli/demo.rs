@@ -44,6 +44,7 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only };
         demo.tell(output, console)?;
         app.until_stopped().await?;
+        console.note("stopped");
         Ok(Exit::Ok)
     })
 }

@@ -141,7 +141,7 @@ fn its_curl_lines_give_what_they_promise() {
     assert_eq!(ran, 12, "{text}");
     assert!(text.contains("401, <error>… Access Denied"), "{text}");
     let ended = demo.end("INT");
-    assert!(ended.err.contains("stopping"), "{ended:?}");
+    assert!(ended.err.contains("stopped"), "{ended:?}");
 }
 
 #[test]

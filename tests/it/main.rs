@@ -16,8 +16,8 @@ mod secrets; // where a key must not turn up
 mod streaming; // bodies that do not fit into memory
 mod vidbeo; // keys with permissions and addresses
 
-mod bad_input;
-mod crash;
-mod demo;
+mod bad_input; // what people get wrong
+mod crash; // kill -9 at any moment
+mod demo; // the product at work, without a config
 mod icecast; // a real server from before there were keys
-mod ops; // probes, status, metrics, the access log // what people get wrong // kill -9 at any moment // the product at work, without a config
+mod ops; // probes, status, metrics, the access log

@@ -13,13 +13,23 @@ fn load_example(text: &str) -> Config {
     load(&folder.path().join("keyward.yaml"), &Overrides::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
+/// Whether a comment is an option and no prose: one word before its colon.
+fn is_option(comment: &str) -> bool {
+    let name = comment.split_once(": ").map(|(name, _)| name.trim_start());
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
 /// With every line that is commented out as an option, instead of what it would repeat.
 pub(super) fn uncommented() -> String {
     let live = EXAMPLE.replace("\n  shapes: []", "\n").replace("\nroutes: []", "\n");
     let live = live.replace("inject: {} ", "inject: { header: { X-Scope: scope } } ");
-    let lines = live.lines().map(|line| match line.strip_prefix('#') {
-        Some(option) if !option.starts_with(' ') || option.starts_with("  ") => option,
-        Some(_) | None => line,
+    let lines = live.lines().map(|line| match line.split_once('#') {
+        // An option that is commented out: within a section, or with all that is below it.
+        Some(("", option)) if !option.starts_with(' ') || option.starts_with("  ") => option.to_owned(),
+        Some((indent, option)) if !indent.is_empty() && indent.trim().is_empty() && is_option(option) => {
+            format!("{indent}{}", option.trim_start())
+        }
+        Some(_) | None => line.to_owned(),
     });
     lines.collect::<Vec<_>>().join("\n")
 }
