@@ -77,7 +77,7 @@ fn it_names_every_option() {
             assert!(names(&tree, &path), "{path}");
         }
     }
-    assert!(EXAMPLE.contains("`env: NAME`"));
+    assert!(EXAMPLE.contains("{ env: NAME }"));
 }
 
 /// Whether a tree has the option anywhere in its lists.
