@@ -136,9 +136,15 @@ impl App {
         self.lifecycle.enter(Phase::Leaving);
         tokio::time::sleep(self.drain_delay).await;
         self.lifecycle.enter(Phase::Draining);
-        let data_plane = self.data_plane;
-        // Joining threads blocks; the ops listener goes on meanwhile.
-        let _ = tokio::task::spawn_blocking(move || data_plane.join()).await;
+        let (data_plane, (joined, done)) = (self.data_plane, tokio::sync::oneshot::channel());
+        // Joining threads blocks; the ops listener goes on meanwhile. It is no task of the runtime's, which would wait for
+        // its end even when a second signal comes.
+        std::thread::spawn(move || {
+            data_plane.join();
+            // Nobody waits for it any more after a second signal.
+            let _ = joined.send(());
+        });
+        let _ = done.await;
     }
 }
 
