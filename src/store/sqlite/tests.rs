@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::fs;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -35,6 +36,10 @@ impl Place {
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("keys.db")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("keys.db-wal")
     }
 
     /// A new store beside this one, with one commit.

@@ -1,6 +1,5 @@
 //! What happens to files: made, replaced, restored, deleted, and never ours.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use rusqlite::Connection;
@@ -87,7 +86,7 @@ async fn after_a_commit_the_log_is_empty() {
     let place = Place::new();
     let store = place.open();
     store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
-    assert_eq!(fs::metadata(place.folder.path().join("keys.db-wal")).unwrap().len(), 0);
+    assert_eq!(fs::metadata(place.log()).unwrap().len(), 0);
 }
 
 #[tokio::test]
@@ -175,11 +174,12 @@ async fn a_backup_beside_the_log_of_another_file_is_refused_and_left_alone() {
     let since = store.commit(commit_of(&many)).await.unwrap();
     let backup = place.another("backup.db", 1).await;
     let content = fs::read(&backup).unwrap();
-    // While somebody reads, the log cannot be folded into the file.
+    // While somebody reads, the log cannot be folded into the file. The pull may notice what happens to it at any time.
+    let reader = Snapshot::open(&store.database).unwrap();
     let mut slow = store.pull(None).await.unwrap();
     slow.records.next().await.unwrap();
     store.commit(commit_of(&[key("n00000", "changed")])).await.unwrap();
-    let log = place.folder.path().join("keys.db-wal");
+    let log = place.log();
     assert_ne!(fs::metadata(&log).unwrap().len(), 0);
     fs::rename(&backup, place.path()).unwrap();
 
@@ -191,7 +191,7 @@ async fn a_backup_beside_the_log_of_another_file_is_refused_and_left_alone() {
         }
     };
     assert!(error.contains("was replaced meanwhile"), "{error}");
-    drop(slow);
+    drop(reader);
     for _ in 0..2 {
         let error = store.pull(Some(since)).await.unwrap_err().to_string();
         assert!(error.contains("keys.db-wal is the log of the file that was there before"), "{error}");
@@ -212,6 +212,7 @@ async fn a_backup_that_is_copied_over_the_file_is_noticed() {
     let many: Vec<Put> = (0..5_000).map(|n| key(&format!("n{n:05}"), "many")).collect();
     let since = store.commit(commit_of(&many)).await.unwrap();
     assert_eq!(everything(&store).await.len(), 5_000);
+    assert_eq!(fs::metadata(place.log()).unwrap().len(), 0);
     let backup = place.another("backup.db", 1).await;
     fs::write(place.path(), fs::read(backup).unwrap()).unwrap();
     let pull = pull(&store, Some(since), true).await.unwrap();
@@ -233,7 +234,7 @@ async fn what_a_crash_left_in_the_log_is_there() {
     // What a killed process leaves: the file and its log, without the index of the log.
     let path = place.folder.path().join("crashed.db");
     fs::copy(place.path(), &path).unwrap();
-    fs::copy(place.folder.path().join("keys.db-wal"), place.folder.path().join("crashed.db-wal")).unwrap();
+    fs::copy(place.log(), place.folder.path().join("crashed.db-wal")).unwrap();
     let crashed = SqliteStore::open(&path, check(1)).unwrap();
     assert_eq!(names(&everything(&crashed).await), ["k1", "k2", "k3"]);
     assert!(slow.records.next().await.is_ok());
