@@ -3,11 +3,16 @@
 //! Whoever puts a backup in place of a database whose log was not empty has SQLite read the backup through the pages of
 //! that log: a mixture of two histories that no integrity check finds. SQLite cannot tell, but the hash chain can: a log
 //! that belongs to a file continues the history that is in the file.
+//!
+//! Of the file alone only one page is read for that, the one of `meta`: every commit writes it, so it has a revision that the
+//! log began with or came to. The other pages may be of different ages, as long as somebody reads an older state, or until
+//! the next commit if whoever folded the log was killed.
 
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::read::{from_sql, to_sql};
@@ -15,7 +20,7 @@ use super::trouble::Trouble;
 use crate::store::Revision;
 use crate::store::chain::Link;
 
-/// While another process folds its log, the file alone is not readable; that takes milliseconds.
+/// What is read here is not read at one moment, and other processes write meanwhile.
 const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -38,14 +43,11 @@ pub(super) fn prove(connection: &Connection) -> Result<(), Trouble> {
             return Ok(());
         }
     }
-    Err(Trouble::Refused(match proof {
-        Ok(_) => format!(
-            "the file was replaced, but {log} is the log of the file that was there before; stop all of keyward, delete \
-             {log} and {file}-shm, and start again"
-        ),
-        // Damage is reported by those who read it; here it is more likely a large import in its course.
-        Err(error) => format!("another process is writing to it, try again ({error})"),
-    }))
+    proof?;
+    Err(Trouble::Refused(format!(
+        "the file was replaced, but {log} is the log of the file that was there before; stop all of keyward, delete {log} \
+         and {file}-shm, and start again"
+    )))
 }
 
 /// Whether what the connection sees continues what is in the file alone.
@@ -73,7 +75,8 @@ fn head(connection: &Connection) -> rusqlite::Result<Revision> {
     })
 }
 
-/// Opens the file as if it were on a disc that cannot be written: without locks and without a log.
+/// Opens the file as if it were on a disc that cannot be written: without locks and without a log. Only `meta` can be
+/// trusted in it.
 fn without_log(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -84,5 +87,8 @@ fn without_log(path: &Path) -> rusqlite::Result<Connection> {
     }
     uri.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(uri, flags)
+    let connection = Connection::open_with_flags(uri, flags)?;
+    // Its first page may count pages that are in the log alone. Only with this does SQLite take the file as long as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+    Ok(connection)
 }

@@ -286,6 +286,34 @@ async fn a_pull_that_nobody_reads_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn while_readers_keep_the_log_from_being_emptied_others_come_and_go() {
+    let place = Place::new();
+    let store = place.open();
+    let mut reader = Snapshot::open(&store.database).unwrap();
+    for round in 0..6 {
+        let many: Vec<Put> = (0..2_000).map(|n| key(&format!("n{:05}", round * 2_000 + n), "many")).collect();
+        store.commit(commit_of(&many)).await.unwrap();
+        // The log is folded as far as the oldest reader reads, but for the pages that are written again here. So in the
+        // file are pages of different ages, and fewer than its first page says.
+        drop(std::mem::replace(&mut reader, Snapshot::open(&store.database).unwrap()));
+        store.commit(commit_of(&[key("n99999", "news")])).await.unwrap();
+        assert_ne!(fs::metadata(place.log()).unwrap().len(), 0);
+
+        let other = place.open();
+        assert!(everything(&other).await == everything(&store).await);
+        assert!(other.get(&RecordId::key("n99999")).await.unwrap().1.is_some());
+        other.commit(commit_of(&[key("n99999", "more")])).await.unwrap();
+        assert_eq!(everything(&store).await.len(), (round + 1) * 2_000 + 1);
+        // Whoever is killed now leaves the file and the log.
+        let crashed = place.folder.path().join(format!("crashed-{round}.db"));
+        fs::copy(place.path(), &crashed).unwrap();
+        fs::copy(place.log(), place.folder.path().join(format!("crashed-{round}.db-wal"))).unwrap();
+        let crashed = SqliteStore::open(&crashed, check(1)).unwrap();
+        assert!(everything(&crashed).await == everything(&store).await);
+    }
+}
+
+#[tokio::test]
 async fn the_audit_attests_the_history() {
     let place = Place::new();
     let store = place.open();
