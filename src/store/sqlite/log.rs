@@ -1,12 +1,14 @@
 //! Whether the log beside a database belongs to it.
 //!
 //! Whoever puts a backup in place of a database whose log was not empty has SQLite read the backup through the pages of
-//! that log: a mixture of two histories that no integrity check finds. SQLite cannot tell, but the hash chain can: a log
-//! that belongs to a file continues the history that is in the file.
+//! that log: a mixture of two states that no integrity check finds. SQLite cannot tell, but the hash chain can: a log that
+//! belongs to a file begins no later than the history in the file ends, and continues it.
 //!
 //! Of the file alone only one page is read for that, the one of `meta`: every commit writes it, so it has a revision that the
 //! log began with or came to. The other pages may be of different ages, as long as somebody reads an older state, or until
 //! the next commit if whoever folded the log was killed.
+
+mod frames;
 
 use std::path::Path;
 use std::thread;
@@ -38,7 +40,7 @@ pub(super) fn prove(connection: &Connection) -> Result<(), Trouble> {
         if std::fs::metadata(&log).map_or(true, |log| log.len() == 0) {
             return Ok(());
         }
-        proof = continues(connection, Path::new(file));
+        proof = belongs(connection, Path::new(&log), Path::new(file));
         if let Ok(true) = proof {
             return Ok(());
         }
@@ -50,13 +52,27 @@ pub(super) fn prove(connection: &Connection) -> Result<(), Trouble> {
     )))
 }
 
-/// Whether what the connection sees continues what is in the file alone.
-fn continues(connection: &Connection, file: &Path) -> rusqlite::Result<bool> {
-    // The file first: it may move on meanwhile, and then the connection sees more, never less.
-    let mut reached = head(&without_log(file)?)?;
+/// Whether the log has everything that led from the state of the file alone to the one that the connection sees.
+fn belongs(connection: &Connection, log: &Path, file: &Path) -> rusqlite::Result<bool> {
+    let root = "select rootpage from sqlite_schema where name = 'meta'";
+    let meta = connection.query_row(root, [], |row| row.get(0))?;
+    // In this order. All of it may move on meanwhile, and then the file has come further than where the log began, and the
+    // connection sees more than the file: never less.
+    let first = frames::first_revision(log, meta);
+    let alone = head(&without_log(file)?)?;
     let transaction = connection.unchecked_transaction()?;
+    // A backup of an earlier state has the same history. But what was folded before the log began is nowhere any more.
+    let whole = match first {
+        Some(first) => first <= alone.number + 1,
+        None => alone == head(&transaction)?,
+    };
+    Ok(whole && continues(&transaction, alone)?)
+}
+
+/// Whether what the connection sees continues the history that had `reached` some revision.
+fn continues(connection: &Connection, mut reached: Revision) -> rusqlite::Result<bool> {
     let mut statement =
-        transaction.prepare("select rev, at, entry, content, chain from audit where rev > ?1 order by rev")?;
+        connection.prepare("select rev, at, entry, content, chain from audit where rev > ?1 order by rev")?;
     let mut rows = statement.query([to_sql(reached.number)])?;
     while let Some(row) = rows.next()? {
         let (number, at, entry): (u64, String, String) = (from_sql(row.get(0)?), row.get(1)?, row.get(2)?);
@@ -66,7 +82,7 @@ fn continues(connection: &Connection, file: &Path) -> rusqlite::Result<bool> {
         }
         reached = Revision { number, chain: link.head() };
     }
-    Ok(reached == head(&transaction)?)
+    Ok(reached == head(connection)?)
 }
 
 fn head(connection: &Connection) -> rusqlite::Result<Revision> {

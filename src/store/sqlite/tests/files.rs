@@ -239,3 +239,21 @@ async fn what_a_crash_left_in_the_log_is_there() {
     assert_eq!(names(&everything(&crashed).await), ["k1", "k2", "k3"]);
     assert!(slow.records.next().await.is_ok());
 }
+
+#[tokio::test]
+async fn the_log_of_a_later_state_is_refused_beside_a_backup_of_an_earlier_one() {
+    let place = Place::new();
+    let store = place.open();
+    let many: Vec<Put> = (0..1_000).map(|n| key(&format!("n{n:05}"), "many")).collect();
+    store.commit(commit_of(&many)).await.unwrap();
+    let backup = place.folder.path().join("backup.db");
+    fs::copy(place.path(), &backup).unwrap();
+    // What is folded into the file is lost with it.
+    store.commit(commit_of(&[(RecordId::key("n00000"), None)])).await.unwrap();
+    let held = Snapshot::open(&store.database).unwrap();
+    store.commit(commit_of(&[key("n00999", "changed")])).await.unwrap();
+    fs::copy(place.log(), place.folder.path().join("backup.db-wal")).unwrap();
+    drop(held);
+    let error = SqliteStore::open(&backup, check(1)).unwrap_err().to_string();
+    assert!(error.contains("backup.db-wal is the log of the file that was there before"), "{error}");
+}
