@@ -2,6 +2,8 @@
 //!
 //! `make crash` kills two hundred times, a plain run of the tests eight times.
 
+mod fold;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
