@@ -227,7 +227,8 @@ fn c14_files_are_served_with_the_headers_they_have() {
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim_matches(' ').as_bytes().to_vec()))
         .collect();
     let mut got = response.head.fields();
-    (expected.sort(), got.sort());
+    expected.sort();
+    got.sort();
     assert_eq!(got, expected);
     let received = upstream.only().head;
     assert_eq!(received.value("range").as_deref(), Some("bytes=0-255"));

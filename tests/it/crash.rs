@@ -68,7 +68,7 @@ fn inspect(site: &Site, when: &str) -> Option<Content> {
     for name in ["keyward.db", "keyward.db-wal"] {
         let (from, to) = (site.path().join(name), copy.path().join(name));
         if let Err(error) = fs::copy(from, to) {
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{name}");
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}");
         }
     }
     if !copy.path().join("keyward.db").exists() {

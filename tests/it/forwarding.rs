@@ -24,7 +24,7 @@ fn serve(config: &str) -> (Upstream, Keyward, Key) {
 
 /// Every spelling that some server takes for this name: letters in either case, `_` for `-`.
 fn spellings(name: &str) -> Vec<String> {
-    let mixed = |at: usize, c: char| if at % 2 == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+    let mixed = |at: usize, c: char| if at.is_multiple_of(2) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
     let first_low = name.replacen('-', "_", 1);
     let last_low = name.rfind('-').map(|at| format!("{}_{}", &name[..at], &name[at + 1..])).unwrap_or_default();
     let mixed = name.chars().enumerate().map(|(at, c)| mixed(at, c)).collect();
