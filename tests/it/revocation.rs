@@ -146,6 +146,23 @@ fn a_rotated_key_has_two_values_for_a_while() {
 }
 
 #[test]
+fn a_start_after_a_kill_knows_what_was_changed_meanwhile() {
+    let (upstream, keyward) = serve("");
+    let (kept, revoked) = (working_key(&keyward, &[]), working_key(&keyward, &[]));
+    let site = keyward.kill();
+    site.json(&["key", "revoke", &revoked.id]);
+    let made = site.create_key(&[]);
+    let keyward = site.serve();
+    upstream.take();
+    assert_eq!(keyward.with_key(&revoked, "GET", "/x").status, 401);
+    upstream.expect_nothing();
+    for key in [&kept, &made] {
+        assert_eq!(keyward.with_key(key, "GET", "/x").status, 200);
+        assert_eq!(upstream.only().head.value("x-keyward-key-id"), Some(key.id.clone()));
+    }
+}
+
+#[test]
 fn a_key_expires_at_its_second() {
     let (_upstream, keyward) = serve("");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();

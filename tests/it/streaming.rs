@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::support::wire::Wire;
 use super::support::{After, Key, Keyward, PATIENCE, Site, Upstream, ok, request, until};
+use super::tools::long;
 
 /// What Keyward may need for all of it. A body would be four times as much, or more.
 const MOST_MEMORY: u64 = 64 << 20;
@@ -20,8 +21,7 @@ const BLOCK: u64 = PERIOD * 1024;
 const PERIOD: u64 = 251;
 
 fn size() -> u64 {
-    let mebibytes = if std::env::var_os("KEYWARD_LONG").is_some() { 1024 } else { 256 };
-    mebibytes << 20
+    if long() { 1 << 30 } else { 256 << 20 }
 }
 
 fn block() -> Vec<u8> {
@@ -60,7 +60,7 @@ fn stalled(sent: &AtomicU64) -> u64 {
     let mut last = u64::MAX;
     until("the sender is made to wait", || {
         let was = std::mem::replace(&mut last, sent.load(SeqCst));
-        thread::sleep(Duration::from_millis(if std::env::var_os("KEYWARD_LONG").is_some() { 2000 } else { 400 }));
+        thread::sleep(Duration::from_millis(if long() { 2000 } else { 400 }));
         last > 0 && was == last && sent.load(SeqCst) == last
     });
     last

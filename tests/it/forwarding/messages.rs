@@ -1,6 +1,11 @@
 //! Where messages begin and end: bodies and none, before and behind Keyward, on one connection after another. What a client
 //! sends as a body never becomes a request.
 
+use std::io;
+use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::thread;
+
 use crate::support::upstream::PAGE;
 use crate::support::{Framing, Key, Keyward, Site, Upstream, ok, request};
 
@@ -22,6 +27,7 @@ fn an_answer_to_head_has_no_body() {
         "/chunked" => turn.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         "/unchanged" => turn.answer(b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n"),
         "/empty" => turn.answer(b"HTTP/1.1 204 No Content\r\n\r\n"),
+        "/wrong" => turn.answer(&ok("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")),
         _ => turn.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n"),
     });
     let (upstream, keyward, key) = serve_before(upstream);
@@ -40,6 +46,12 @@ fn an_answer_to_head_has_no_body() {
         assert_eq!(upstream.only().head.start(), format!("HEAD {target} HTTP/1.1"));
     }
     assert_eq!(upstream.connections(), 1);
+    // A server that sends one all the same spoils its connection, and nothing else.
+    for target in ["/wrong", "/again", "/wrong", "/empty"] {
+        let response = client.exchange(&request("HEAD", target, &[("Authorization", &bearer)], b""));
+        assert_eq!(response.value("content-length").is_none(), target == "/empty", "{target}");
+        assert_eq!(upstream.only().head.target(), target);
+    }
     // A refusal has the length of what a GET would get, and no body either.
     let refused = client.exchange(&request("HEAD", "/length", &[], b""));
     assert_eq!(refused.status, 401);
@@ -227,6 +239,36 @@ fn absolute_targets_are_judged_and_sent_as_their_path() {
         assert_eq!(keyward.send(head.as_bytes()).status, 501, "{method}");
         upstream.expect_nothing();
     }
+}
+
+#[test]
+fn the_upstream_may_be_a_socket_in_the_file_system() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "proxy: { upstream: \"unix:upstream.sock\" }");
+    let key = site.create_key(&[]);
+    let listener = UnixListener::bind(site.path().join("upstream.sock")).unwrap();
+    let behind = upstream.address();
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let (mut near, mut far) = (near.unwrap(), TcpStream::connect(behind).unwrap());
+            let (mut near_too, mut far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut near, &mut far));
+            thread::spawn(move || io::copy(&mut far_too, &mut near_too));
+        }
+    });
+    let keyward = site.serve();
+    let mut client = keyward.connect();
+    for body in [&b""[..], b"body", &[b'x'; 100_000]] {
+        let response = client.exchange(&request("POST", "/x?a", &[("X-API-Key", &key.value)], body));
+        assert_eq!((response.status, &*response.text()), (200, PAGE));
+        let received = upstream.only();
+        assert_eq!((received.head.start(), &*received.body.bytes), ("POST /x?a HTTP/1.1".to_owned(), body));
+        assert_eq!(received.head.value("host").as_deref(), Some("media.example"));
+    }
+    assert_eq!(upstream.connections(), 1);
+    let old = format!("GET /x HTTP/1.0\r\nX-API-Key: {}\r\n\r\n", key.value);
+    assert_eq!(keyward.send(old.as_bytes()).status, 200);
+    assert_eq!(upstream.only().head.value("host").as_deref(), Some("localhost"), "who sends none gets one");
 }
 
 /// The body of a refused request is itself a request that would be let through: it must never be taken for one.

@@ -1,5 +1,5 @@
-//! Whatever is legal in a request arrives as it was sent, except for what must not: ten thousand random requests over
-//! connections that stay open, each compared with what its parts say should arrive.
+//! Whatever is legal in a request arrives as it was sent, except for what must not, and comes back in the answer: ten thousand
+//! random requests over connections that stay open, each compared with what its parts say should arrive.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -315,7 +315,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     )
 }
 
-/// The program between several clients and an upstream that sends every body back.
+/// The program between several clients and an upstream that sends everything back.
 struct Rig {
     keyward: Keyward,
     upstream: Upstream,
@@ -336,7 +336,8 @@ impl Rig {
             } else {
                 format!("Content-Length: {}", body.len())
             };
-            turn.wire.send(format!("HTTP/1.1 200 OK\r\nX-Mark: {mark}\r\n{framing}\r\n\r\n").as_bytes())?;
+            let head = format!("HTTP/1.1 200 OK\r\nX-Mark: {mark}\r\n{framing}\r\n");
+            turn.wire.send(&[head.as_bytes(), &returned(&turn.head), b"\r\n"].concat())?;
             if chunked {
                 for chunk in body.chunks(7000) {
                     turn.wire.send_chunk(chunk)?;
@@ -369,6 +370,10 @@ impl Rig {
             expect("status", &response.status, &200)?;
             expect("mark", &response.value("x-mark"), &Some(mark.to_string()))?;
             expect("body of the answer", &Bytes(&response.body), &Bytes(&sent.body.bytes()))?;
+            let mut fields = by_name(response.head.fields());
+            fields
+                .retain(|name, _| !SPECIAL.contains(&&**name) && (name != "date" || sent.fields().contains_key(name)));
+            expect("fields of the answer", &readable(&fields), &readable(&sent.fields()))?;
         }
         let received = self.upstream.take().into_iter();
         // What a failure has left on its way does not count.
@@ -389,10 +394,7 @@ impl Rig {
     }
 
     fn check_fields(&self, received: Vec<(String, Vec<u8>)>, sent: &Sent) -> Result<(), String> {
-        let mut fields = BTreeMap::<String, Vec<Vec<u8>>>::new();
-        for (name, value) in received {
-            fields.entry(name).or_default().push(value);
-        }
+        let mut fields = by_name(received);
         let mut take = |name: &str| fields.remove(name).unwrap_or_default();
         expect("host", &take("host"), &vec![b"a.example:80".to_vec()])?;
         expect("x-keyward-key-id", &take("x-keyward-key-id"), &vec![self.key.id.as_bytes().to_vec()])?;
@@ -415,6 +417,21 @@ impl std::fmt::Debug for Bytes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes that begin with {:?}", self.0.len(), self.0.get(..8).unwrap_or(self.0))
     }
+}
+
+/// The lines of a request that are sent back: all that the client could have sent.
+fn returned(head: &Head) -> Vec<u8> {
+    let fields = head.fields().into_iter();
+    let fields = fields.filter(|(name, _)| !OURS.contains(&&**name) && !SPECIAL.contains(&&**name));
+    fields.flat_map(|(name, value)| [name.as_bytes(), b":", &value, b"\r\n"].concat()).collect()
+}
+
+fn by_name(fields: Vec<(String, Vec<u8>)>) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let mut by_name = BTreeMap::<String, Vec<Vec<u8>>>::new();
+    for (name, value) in fields {
+        by_name.entry(name).or_default().push(value);
+    }
+    by_name
 }
 
 fn mark(head: &Head) -> usize {

@@ -12,6 +12,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::{Client, PATIENCE, Response, request, until};
+use crate::tools;
 
 /// The pepper of every test.
 const PEPPER: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
@@ -73,11 +74,8 @@ impl Site {
 
     /// A command of Keyward, with the config of this site and no settings from outside.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYWARD_")) {
-            command.env_remove(name);
-        }
-        command.args(words).args(["--config", "keyward.yaml"]).current_dir(self.path()).stdin(Stdio::null());
+        let mut command = tools::keyward(words);
+        command.args(["--config", "keyward.yaml"]).current_dir(self.path());
         command
     }
 

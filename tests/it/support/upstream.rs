@@ -41,8 +41,6 @@ pub(crate) struct Turn<'c> {
     pub(crate) head: Head,
     /// The connection it came on.
     pub(crate) wire: &'c mut Wire,
-    /// Which one that is, counted from 0.
-    pub(crate) connection: usize,
     place: usize,
     has_body: bool,
     memory: &'c Memory,
@@ -211,7 +209,7 @@ fn accept(listener: &TcpListener, memory: &Arc<Memory>, script: &Arc<Script>) {
 fn serve(mut wire: Wire, connection: usize, memory: &Memory, script: &Script) {
     while let Ok(Some(head)) = wire.head() {
         let place = memory.remember(head.clone(), connection);
-        let mut turn = Turn { head, wire: &mut wire, connection, place, has_body: false, memory };
+        let mut turn = Turn { head, wire: &mut wire, place, has_body: false, memory };
         let after = script(&mut turn);
         match after {
             Ok(After::Keep) => {}
