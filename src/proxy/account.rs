@@ -100,6 +100,14 @@ impl Account {
     }
 }
 
+/// The method as a line may have it. One that is no word could be anything that a broken client sends, even a key;
+/// OpenTelemetry's name for those is `_OTHER`.
+fn plain(method: &Method) -> &str {
+    let name = method.as_str();
+    let is_word = name.len() <= 20 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    if is_word { name } else { "_OTHER" }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
@@ -110,7 +118,7 @@ impl Drop for Account {
             self.session.shared.access.write(&Entry {
                 time: began(took),
                 request_id: line.id.to_str().unwrap_or_default(),
-                method: line.method.as_str(),
+                method: plain(&line.method),
                 path: line.uri.path(),
                 status: self.status,
                 client: line.client,
