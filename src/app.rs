@@ -1,9 +1,10 @@
 //! The whole: starts every part, hands each what it needs, and stops them in order. The only module that knows all others.
 
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::Admin;
 use crate::config::Config;
@@ -36,6 +37,9 @@ pub enum Error {
     /// The system refuses a thread, a runtime or a signal.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+    /// A part of the program is no longer there.
+    #[error("stopped, because a part of the program ended by itself: {0}")]
+    Ended(String),
     /// Two metrics have one name.
     #[error("cannot start: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -71,6 +75,8 @@ pub struct App {
     lifecycle: Lifecycle,
     drain_delay: Duration,
     data_plane: proxy::Running,
+    /// What never ends: one that does ends the process, since nobody would notice what it no longer does.
+    tasks: JoinSet<std::io::Result<()>>,
 }
 
 /// Binds every listener first, so that a taken port stops the start, and then starts every part. Must be called within the
@@ -87,7 +93,12 @@ pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
     let store = AnyStore::open(&store, locksmith.pepper.check())?;
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
-    tokio::spawn(Sync::new(store, writer, sync.poll_interval, metrics.clone(), lifecycle.clone()).run());
+    let mut tasks = JoinSet::new();
+    let sync = Sync::new(store, writer, sync.poll_interval, metrics.clone(), lifecycle.clone());
+    tasks.spawn(async move {
+        sync.run().await;
+        Ok(())
+    });
 
     let ops = Ops {
         replica: replica.clone(),
@@ -95,9 +106,9 @@ pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
         dropped: logs.dropped(),
         lifecycle: lifecycle.clone(),
     };
-    let ops = serve_pages("ops", ops_listener, move |path, query| ops.page(path, query))?;
+    let ops = serve_pages(&mut tasks, ops_listener, move |path, query| ops.page(path, query))?;
     let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone() };
-    let admin = serve_pages("admin", admin_listener, move |path, query| admin.page(path, query))?;
+    let admin = serve_pages(&mut tasks, admin_listener, move |path, query| admin.page(path, query))?;
 
     let address = proxy_listener.local_addr()?;
     let (drain_delay, workers) = (proxy.limits.drain_delay, proxy.workers);
@@ -106,7 +117,7 @@ pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
     lifecycle.enter(Phase::Serving);
     tracing::info!(proxy = %address, ?admin, ?ops, workers, "serving");
-    Ok(App { proxy: address, admin, ops, replica, lifecycle, drain_delay, data_plane })
+    Ok(App { proxy: address, admin, ops, replica, lifecycle, drain_delay, data_plane, tasks })
 }
 
 impl App {
@@ -120,9 +131,13 @@ impl App {
     /// Serves until SIGTERM or SIGINT, and then until what is in flight has ended, or a second signal comes.
     ///
     /// # Errors
-    /// When the process may not listen to signals.
-    pub async fn until_stopped(self) -> Result<(), Error> {
-        let signal = stop_signal().await?;
+    /// When a part of the program has ended by itself, or it may not listen to signals.
+    pub async fn until_stopped(mut self) -> Result<(), Error> {
+        let signal = tokio::select! {
+            signal = stop_signal() => signal?,
+            ended = self.tasks.join_next() => return Err(Error::Ended(explain(ended))),
+            () = self.lifecycle.reached(Phase::Draining) => return Err(Error::Ended("the proxy listener".to_owned())),
+        };
         tracing::info!(signal, "stopping: requests in flight are finished first");
         tokio::select! {
             () = self.stop() => tracing::info!("stopped"),
@@ -148,22 +163,28 @@ impl App {
     }
 }
 
+fn explain(ended: Option<Result<std::io::Result<()>, JoinError>>) -> String {
+    match ended {
+        Some(Ok(Err(error))) => format!("a listener of the control plane: {error}"),
+        Some(Err(error)) => format!("a task of the control plane: {error}"),
+        Some(Ok(Ok(()))) | None => "a task of the control plane".to_owned(),
+    }
+}
+
 fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
 }
 
-fn serve_pages<A>(name: &'static str, listener: Option<TcpListener>, answer: A) -> Result<Option<SocketAddr>, Error>
+fn serve_pages<A>(
+    tasks: &mut JoinSet<std::io::Result<()>>,
+    listener: Option<TcpListener>,
+    answer: A,
+) -> Result<Option<SocketAddr>, Error>
 where
     A: Fn(&str, &str) -> Page + Send + std::marker::Sync + 'static,
 {
     let Some(listener) = listener else { return Ok(None) };
     let address = listener.local_addr()?;
-    tokio::spawn(log_end(name, control::serve(listener, answer)));
+    tasks.spawn(control::serve(listener, answer));
     Ok(Some(address))
-}
-
-async fn log_end(name: &'static str, listener: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = listener.await {
-        tracing::error!(listener = name, %error, "a listener of the control plane failed");
-    }
 }

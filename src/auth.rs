@@ -64,8 +64,7 @@ pub fn authorize(
     }
     let mut presented = Presented::find(facts.headers, facts.query, &matched.rule.forms, &locksmith.format);
     if matched.rule.requirement == Requirement::Nothing && matched.ambiguous.is_none() {
-        let referer = cleaned_referer(facts.headers, &matched.rule.forms);
-        let removals = Removals { referer, ..ours_among(presented, matched, locksmith, keys) };
+        let removals = ours_among(presented, facts.headers, matched, locksmith, keys);
         return Ok(Permit::new(None, None, removals));
     }
     let empty_parameters = presented.empty_parameters();
@@ -85,7 +84,7 @@ pub fn authorize(
     }
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
 
-    let referer = cleaned_referer(facts.headers, &matched.rule.forms);
+    let referer = cleaned_referer(facts.headers, &matched.rule.forms, |_| true);
     let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
     removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
@@ -93,16 +92,22 @@ pub fn authorize(
 }
 
 /// On a public route nothing is judged, but what bears our brand or opens a key goes no further.
-fn ours_among(presented: Presented<'_>, matched: &Matched<'_>, locksmith: &Locksmith, keys: &impl Keys) -> Removals {
-    let mut removals = Removals::default();
-    for credential in presented.into_all() {
-        let opens = || {
-            let secret = locksmith.format.parse(credential.bytes())?;
-            keys.grant(&secret.digest(&locksmith.pepper)).ok().flatten()
-        };
-        if locksmith.format.bears_brand(credential.bytes()) || opens().is_some() {
-            removals.add(&credential.place, matched.rule.forms.header.as_ref());
-        }
+fn ours_among(
+    presented: Presented<'_>,
+    headers: &HeaderMap,
+    matched: &Matched<'_>,
+    locksmith: &Locksmith,
+    keys: &impl Keys,
+) -> Removals {
+    let opens = |value: &[u8]| {
+        let secret = locksmith.format.parse(value)?;
+        keys.grant(&secret.digest(&locksmith.pepper)).ok().flatten()
+    };
+    let is_ours = |value: &[u8]| locksmith.format.bears_brand(value) || opens(value).is_some();
+    let referer = cleaned_referer(headers, &matched.rule.forms, is_ours);
+    let mut removals = Removals { referer, ..Removals::default() };
+    for credential in presented.into_all().filter(|credential| is_ours(credential.bytes())) {
+        removals.add(&credential.place, matched.rule.forms.header.as_ref());
     }
     removals
 }

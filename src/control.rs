@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 
 /// Connections at a time: for kubelet, Prometheus and a few people.
 const CONNECTIONS: usize = 64;
+/// For a whole connection.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,8 +68,8 @@ where
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::spawn(async move {
             let _place = place;
-            // A client that leaves in the middle is no news.
-            let _ = connection.await;
+            // A client that leaves in the middle is no news; one that stays without reading must not keep others out.
+            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
         });
     }
 }

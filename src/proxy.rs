@@ -40,10 +40,10 @@ use crate::auth::decision::{Denied, Permit};
 use crate::auth::grant::KeyIndex;
 use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Failure, Metrics};
 
 /// Serves one request. What needs no waiting is done before there is a future: a future that held the request as it came
 /// would be moved about with it.
@@ -91,22 +91,18 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let Decided { decision, client } = session.decide(&request, &matched, &view, account.started());
     account.decided(&decision, client, &view);
     let hints = Hints::of(&request);
-    match decision {
-        Ok(permit) => {
-            let session = &*account.session;
-            let origin = Origin {
-                peer: &session.peer_value,
-                peer_is_trusted: session.peer_is_trusted,
-                id: &id,
-                default_host: &session.shared.default_host,
-            };
-            let settings = &session.shared.settings[route];
-            let outbound = Outbound::new(request, permit, settings, &session.shared.identity, &view, &origin);
-            Admission::Forward(Forwarded { outbound, id, hints, route, account })
-        }
+    let permit = match decision {
+        Ok(permit) => permit,
         Err(refusal) => {
             let headers = std::mem::take(request.headers_mut());
-            Admission::Refuse(reply::answer(refusal.answer, route, &hints, headers, &id, account))
+            return Admission::Refuse(reply::answer(refusal.answer, route, &hints, headers, &id, account));
+        }
+    };
+    match account.session.outbound(request, permit, route, client, &id, &view) {
+        Ok(outbound) => Admission::Forward(Forwarded { outbound, id, hints, route, account }),
+        Err(failure) => {
+            account.failed(failure);
+            Admission::Refuse(reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account))
         }
     }
 }
@@ -177,21 +173,37 @@ impl Session {
         Self { shared, worker, watch, peer, peer_value, peer_is_trusted }
     }
 
-    /// Whether a request may pass.
+    /// Whether a request may pass, and be passed on as it stands.
     fn decide(&self, request: &Request<Incoming>, matched: &Matched<'_>, view: &View, started: Instant) -> Decided {
         let shared = &*self.shared;
-        if let Some(failure) = framing::unfit(request, shared.limits.max_headers) {
-            return Decided { decision: Err(Refusal { answer: Answer::Failure(failure), key: None }), client: None };
-        }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =
             Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };
         let now = self.worker.sweeper.wall_at(started);
         let decision = authorize(&facts, matched, &shared.locksmith, view, now);
-        Decided {
-            decision: decision.map_err(|Denied { denial, key }| Refusal { answer: Answer::Denial(denial), key }),
-            client,
-        }
+        let decision = decision.map_err(|Denied { denial, key }| Refusal { answer: Answer::Denial(denial), key });
+        // What is denied needs no second look: nothing of it is sent.
+        let decision = decision.and_then(|permit| match framing::unfit(request, shared.limits.max_headers) {
+            Some(failure) => Err(Refusal { answer: Answer::Failure(failure), key: None }),
+            None => Ok(permit),
+        });
+        Decided { decision, client }
+    }
+
+    /// The request as it is sent.
+    fn outbound(
+        &self,
+        request: Request<Incoming>,
+        permit: Permit,
+        route: usize,
+        client: Option<IpAddr>,
+        id: &RequestId,
+        view: &View,
+    ) -> Result<Outbound, Failure> {
+        let shared = &*self.shared;
+        let (peer, default_host) = (&self.peer_value, &shared.default_host);
+        let origin = Origin { peer, peer_is_trusted: self.peer_is_trusted, client, id, default_host };
+        Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
     }
 
     /// A client whose connection is to be closed hears it with its last answer.
@@ -257,8 +269,9 @@ pub fn start(config: Config, listener: std::net::TcpListener, surroundings: Surr
         threads.push(spawn(format!("worker-{n}"), run)?);
     }
     threads.push(spawn("acceptor".to_owned(), async move {
-        if let Err(error) = listener::run(listener, handles, lifecycle).await {
+        if let Err(error) = listener::run(listener, handles, lifecycle.clone()).await {
             tracing::error!(%error, "the proxy listener failed");
+            lifecycle.enter(Phase::Draining);
         }
     })?);
     Ok(Running(threads))

@@ -199,17 +199,38 @@ impl<'r> Presented<'r> {
     }
 }
 
-/// `Referer` without the credential that stands in its query; `None` if there is none. A browser tells each server where
-/// it found a link, and servers write that into their logs (B29).
-pub fn cleaned_referer(headers: &HeaderMap, forms: &Forms) -> Option<HeaderValue> {
-    let (name, referer) = (forms.query.as_ref()?, headers.get(REFERER)?.to_str().ok()?);
-    let (page, query) = referer.split_once('?')?;
-    let cuts: Vec<Range<usize>> = query::parameters(query, name).map(|parameter| parameter.whole).collect();
-    if cuts.is_empty() {
-        return None;
+/// The lines of `Referer` without the credentials in their queries; `None` if there is none. A browser tells each server
+/// where it found a link, and servers write that into their logs (B29). A line that cannot be read as text is left out.
+pub fn cleaned_referer(
+    headers: &HeaderMap,
+    forms: &Forms,
+    is_ours: impl Fn(&[u8]) -> bool,
+) -> Option<Vec<HeaderValue>> {
+    let name = forms.query.as_ref().filter(|_| headers.contains_key(REFERER))?;
+    let (mut lines, mut changed) = (Vec::new(), false);
+    for line in headers.get_all(REFERER) {
+        let Ok(text) = std::str::from_utf8(line.as_bytes()) else {
+            changed = true;
+            continue;
+        };
+        let cleaned = without_credential(text, name, &is_ours).map(|text| HeaderValue::from_bytes(text.as_bytes()));
+        changed |= cleaned.is_some();
+        lines.extend(cleaned.unwrap_or_else(|| Ok(line.clone())));
     }
+    changed.then_some(lines)
+}
+
+/// An address without those parameters of that name that are ours.
+fn without_credential(address: &str, name: &str, is_ours: impl Fn(&[u8]) -> bool) -> Option<String> {
+    let (page, query) = address.split_once('?')?;
+    let ours = query::parameters(query, name).filter(|parameter| {
+        let value = &query[parameter.value.clone()];
+        is_ours(query::decoded_value(value).as_deref().map_or(value.as_bytes(), Vec::as_slice))
+    });
+    let cuts: Vec<Range<usize>> = ours.map(|parameter| parameter.whole).collect();
     let rest = query::without(query, &cuts);
-    HeaderValue::from_str(&if rest.is_empty() { page.to_owned() } else { format!("{page}?{rest}") }).ok()
+    let mark = if rest.is_empty() { "" } else { "?" };
+    (!cuts.is_empty()).then(|| format!("{page}{mark}{rest}"))
 }
 
 /// Reads one non-empty value of `Authorization`; `None` if it is none of the forms that are on.
@@ -344,6 +365,32 @@ mod tests {
             (&[], Some("api_key=1&api%5fkey=1"), "ambiguous_credential"),
         ] {
             assert_eq!(presented(&all_forms(), lines, query), expected.replace('@', KEY), "{lines:?} {query:?}");
+        }
+    }
+
+    #[test]
+    fn b29_every_line_of_referer_is_cleaned() {
+        let cleaned = |lines: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(REFERER, HeaderValue::from_bytes(line).unwrap());
+            }
+            let lines = cleaned_referer(&headers, &all_forms(), |value| value != b"theirs")?;
+            Some(lines.iter().map(|line| String::from_utf8(line.as_bytes().to_vec()).unwrap()).collect::<Vec<_>>())
+        };
+        for (lines, expected) in [
+            (&["http://a/?api_key=K".as_bytes()][..], Some(&["http://a/"][..])),
+            (&["http://a/ä?x=1&api_key=K&ö".as_bytes()], Some(&["http://a/ä?x=1&ö"])),
+            (&[b"http://a/", b"http://b/?api%5fkey=K"], Some(&["http://a/", "http://b/"])),
+            (&[b"http://a/\xff?api_key=K", b"http://b/"], Some(&["http://b/"])),
+            (&[b"http://a/?api_key=theirs&a=%zz"], None),
+            (&[b"http://a/?"], None),
+            (&[], None),
+        ] {
+            assert_eq!(
+                cleaned(lines).as_deref(),
+                expected.map(|e| e.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).as_deref()
+            );
         }
     }
 

@@ -172,8 +172,8 @@ pub struct Removals {
     pub header: Lines,
     /// Ranges of the query, in order.
     pub query: Vec<Range<usize>>,
-    /// `Referer` without the credential, where it had one in its query (B29).
-    pub referer: Option<HeaderValue>,
+    /// The lines of `Referer` that stay, where one had a credential in its query (B29).
+    pub referer: Option<Vec<HeaderValue>>,
 }
 
 /// A set of lines of one header.

@@ -24,9 +24,39 @@ pub fn parameters<'q, 'n>(query: &'q str, name: &'n str) -> impl Iterator<Item =
     named(query, move |found| found == name.as_bytes())
 }
 
-/// The parameters that some server takes for one of that name: many do not look at the case of letters.
-pub fn lookalikes<'q, 'n>(query: &'q str, name: &'n str) -> impl Iterator<Item = Parameter> + use<'q, 'n> {
-    named(query, move |found| found.eq_ignore_ascii_case(name.as_bytes()))
+/// What some server takes for a parameter of that name: many do not look at the case of letters, some trim spaces, read
+/// `name[]` as a list, or end parameters at `;` too. Each comes with the one separator that goes with it.
+pub fn lookalikes(query: &str, name: &str) -> Vec<Range<usize>> {
+    let is_wanted = |found: &[u8]| {
+        let plain = found.split(|byte| *byte == b'[').next().unwrap_or_default().trim_ascii();
+        plain.eq_ignore_ascii_case(name.as_bytes())
+    };
+    let mut found = Vec::new();
+    for whole in named(query, |_| true).map(|parameter| parameter.whole) {
+        let mut start = whole.start;
+        let parts: Vec<Range<usize>> = query[whole.clone()]
+            .split(';')
+            .map(|part| {
+                let range = start..start + part.len();
+                start = range.end + 1;
+                range
+            })
+            .collect();
+        let wanted = parts.iter().filter(|part| {
+            let text = &query[(*part).clone()];
+            is_wanted(&decode(text.split('=').next().unwrap_or_default().as_bytes()))
+        });
+        let wanted: Vec<&Range<usize>> = wanted.collect();
+        if wanted.len() == parts.len() {
+            found.push(whole);
+        } else {
+            let with_separator = |part: &Range<usize>| {
+                if part.start > whole.start { part.start - 1..part.end } else { part.start..part.end + 1 }
+            };
+            found.extend(wanted.into_iter().map(with_separator));
+        }
+    }
+    found
 }
 
 fn named<F: Fn(&[u8]) -> bool>(query: &str, is_wanted: F) -> impl Iterator<Item = Parameter> + use<'_, F> {
@@ -61,11 +91,13 @@ pub fn without(query: &str, cuts: &[Range<usize>]) -> String {
     let mut kept = String::with_capacity(query.len());
     let mut at = 0;
     for cut in cuts {
-        kept.push_str(&query[at..cut.start]);
-        at = cut.end;
-        if kept.ends_with('&') {
+        // Cuts may overlap: one parameter can be a credential to us, and another one's name to some server.
+        kept.push_str(&query[at..cut.start.max(at)]);
+        at = cut.end.max(at);
+        let ends_here = at == query.len() || query[at..].starts_with('&');
+        if kept.ends_with('&') && ends_here {
             kept.pop();
-        } else if query[at..].starts_with('&') {
+        } else if kept.is_empty() && query[at..].starts_with('&') {
             at += 1;
         }
     }
@@ -130,8 +162,16 @@ mod tests {
 
     #[test]
     fn knows_what_servers_take_for_a_name() {
-        for (query, count) in [("user=1&USER=2&u%53er=3&user", 4), ("users=1&us er=2&+user=3&user[]=4", 0)] {
-            assert_eq!(lookalikes(query, "user").count(), count, "{query}");
+        for (query, rest) in [
+            ("user=1&USER=2&u%53er=3&user", ""),
+            ("+user=3&%20user=4&user[]=5&user%5B0%5D=6&x", "x"),
+            ("a=1;user=2", "a=1"),
+            ("q&user=1;b=2&c", "q&b=2&c"),
+            ("a=1;user=2;b=3;User=4&c=5", "a=1;b=3&c=5"),
+            ("user=1;user=2&c", "c"),
+            ("users=1&us er=2&a=user&a=1;b=user", "users=1&us er=2&a=user&a=1;b=user"),
+        ] {
+            assert_eq!(without(query, &lookalikes(query, "user")), rest, "{query}");
         }
     }
 
@@ -157,7 +197,27 @@ mod tests {
         prop_oneof![Just("api_key=K".to_owned()), Just("api%5fkey".to_owned()), "[a-z%+=\\[\\];:/?]{0,6}"]
     }
 
+    #[test]
+    fn cuts_may_overlap() {
+        let query = "x&api_key=K;user=1;name=2;c&y";
+        let mut cuts: Vec<Range<usize>> = parameters(query, "api_key").map(|p| p.whole).collect();
+        cuts.extend(lookalikes(query, "user"));
+        cuts.extend(lookalikes(query, "name"));
+        cuts.sort_unstable_by_key(|cut| cut.start);
+        assert_eq!(without(query, &cuts), "x&y");
+    }
+
     proptest! {
+        #[test]
+        fn cutting_never_panics(query in "[a-c=&;%+\\[]{0,24}") {
+            let mut cuts: Vec<Range<usize>> = parameters(&query, "a").map(|p| p.whole).collect();
+            cuts.extend(lookalikes(&query, "b"));
+            cuts.extend(lookalikes(&query, "a"));
+            cuts.sort_unstable_by_key(|cut| cut.start);
+            let rest = without(&query, &cuts);
+            prop_assert_eq!(parameters(&rest, "a").count(), 0);
+        }
+
         #[test]
         fn what_is_left_is_the_other_parts_in_order(parts in proptest::collection::vec(part(), 0..8)) {
             let query = parts.join("&");

@@ -99,7 +99,9 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         match error {
             app::Error::Store(error) => Self::Store(error),
-            app::Error::Listen { .. } | app::Error::System(_) | app::Error::Metrics(_) => Self::Start(error),
+            app::Error::Listen { .. } | app::Error::System(_) | app::Error::Ended(_) | app::Error::Metrics(_) => {
+                Self::Start(error)
+            }
         }
     }
 }

@@ -8,11 +8,12 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::account::Account;
 use super::upstream::Lease;
+use crate::telemetry::metrics::Failure;
 
 /// What the client is sent. Its end, whole or not, is the end of the request.
 pub(super) struct ReplyBody {
     content: Content,
-    _account: Account,
+    account: Account,
 }
 
 enum Content {
@@ -23,14 +24,14 @@ enum Content {
 impl ReplyBody {
     /// A page of ours.
     pub(super) fn page(bytes: Bytes, account: Account) -> Self {
-        Self { content: Content::Page((!bytes.is_empty()).then_some(bytes)), _account: account }
+        Self { content: Content::Page((!bytes.is_empty()).then_some(bytes)), account }
     }
 
     /// The upstream's body. Its connection goes back to the pool when the body has been read to the end.
     pub(super) fn upstream(body: Incoming, lease: Lease, account: Account) -> Self {
         let mut content = Content::Upstream { body, lease: Some(lease) };
         content.give_back_if_ended();
-        Self { content, _account: account }
+        Self { content, account }
     }
 }
 
@@ -49,17 +50,19 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.content {
-            Content::Page(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { body, .. } => {
-                let frame = Pin::new(body).poll_frame(cx);
-                if matches!(frame, Poll::Ready(None | Some(Ok(_)))) {
-                    self.content.give_back_if_ended();
-                }
-                frame
-            }
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let body = match &mut this.content {
+            Content::Page(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Upstream { body, .. } => body,
+        };
+        let frame = Pin::new(body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Err(_))) => this.account.failed(Failure::Broken),
+            Poll::Ready(None | Some(Ok(_))) => this.content.give_back_if_ended(),
+            Poll::Pending => {}
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

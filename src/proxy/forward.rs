@@ -1,6 +1,7 @@
 //! The request as the upstream gets it: without the credential, without what is of one hop or could pass for ours, and
 //! with who the caller is. Every other byte passes unchanged.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TRANSFER_ENCODING};
@@ -8,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 
-use super::headers::{remove_lines, remove_spellings, strip_request};
+use super::headers::{dashed, remove_lines, remove_spellings, strip_request};
 use super::request_id::RequestId;
 use super::upstream::Upload;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
@@ -18,6 +19,7 @@ use crate::auth::grant::{Grant, Keys, ScopeIndex};
 use crate::auth::query;
 use crate::auth::scope::{Level, Scope};
 use crate::replica::{Names, View};
+use crate::telemetry::metrics::Failure;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -46,7 +48,7 @@ impl IdentityNames {
         let prefix = prefix.to_ascii_lowercase();
         if prefix == "x-keyward-" {
             return Some(Self {
-                prefix,
+                prefix: dashed(&prefix),
                 key_id: HeaderName::from_static("x-keyward-key-id"),
                 organization: HeaderName::from_static("x-keyward-organization"),
                 scope: HeaderName::from_static("x-keyward-scope"),
@@ -63,7 +65,7 @@ impl IdentityNames {
             access: name("access")?,
             env: name("env")?,
             user: name("user")?,
-            prefix,
+            prefix: dashed(&prefix),
         })
     }
 }
@@ -74,6 +76,8 @@ pub(super) struct Origin<'o> {
     pub(super) peer: &'o HeaderValue,
     /// Whether its forwarding headers are believed.
     pub(super) peer_is_trusted: bool,
+    /// The client behind trusted proxies, if it is known.
+    pub(super) client: Option<IpAddr>,
     /// The request's id.
     pub(super) id: &'o RequestId,
     /// What `Host` is for a client that sends none.
@@ -96,7 +100,7 @@ impl Outbound {
         names: &IdentityNames,
         view: &View,
         origin: &Origin<'_>,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let mut request = request.map(Upload::new);
         let grant = permit.grant().copied();
         let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
@@ -121,11 +125,11 @@ impl Outbound {
         if in_chunks {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref()) {
+        if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref())? {
             *request.uri_mut() = uri;
         }
         *request.version_mut() = Version::HTTP_11;
-        Self(Some(request))
+        Ok(Self(Some(request)))
     }
 
     /// Takes the request out, for sending it; `None` when it has been sent.
@@ -177,14 +181,17 @@ fn remove_credential(headers: &mut HeaderMap, removals: &Removals) {
     if let Some(name) = &removals.header_name {
         remove_lines(headers, name, &removals.header);
     }
-    if let Some(referer) = &removals.referer {
-        headers.insert(REFERER, referer.clone());
+    if let Some(lines) = &removals.referer {
+        headers.remove(REFERER);
+        for line in lines {
+            headers.append(REFERER, line.clone());
+        }
     }
 }
 
 /// Says where the request came from. What an untrusted peer said of it has been stripped.
 fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let forwarded_for = if origin.peer_is_trusted { appended(headers, origin.peer) } else { origin.peer.clone() };
+    let forwarded_for = if origin.peer_is_trusted { appended(headers, origin) } else { origin.peer.clone() };
     headers.insert(X_FORWARDED_FOR, forwarded_for);
     // The chain continues in one header; a second one that lacks this hop would contradict it.
     if origin.peer_is_trusted {
@@ -205,15 +212,20 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
     }
 }
 
-/// The list of hops with the peer behind it. Without a list, and with the client known otherwise, it begins with the client.
-fn appended(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+/// The list of hops with the peer behind it. Where a proxy told the client only in `Forwarded`, the list begins with it.
+fn appended(headers: &HeaderMap, origin: &Origin<'_>) -> HeaderValue {
     let mut list: Vec<u8> = Vec::new();
     for value in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(peer.as_bytes());
-    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
+    let client = origin.client.map(|client| client.to_string()).unwrap_or_default();
+    if list.is_empty() && !client.is_empty() && client.as_bytes() != origin.peer.as_bytes() {
+        list.extend_from_slice(client.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(origin.peer.as_bytes());
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| origin.peer.clone())
 }
 
 /// W3C trace context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
@@ -266,8 +278,14 @@ fn inject_header(headers: &mut HeaderMap, name: &HeaderName, value: Option<Strin
     }
 }
 
-/// The target that is sent, where it differs from the one that came: in origin form, and with its query edited.
-fn rewrite(uri: &Uri, mut cuts: Vec<Range<usize>>, injects: &[Inject], identity: Option<&Identity<'_>>) -> Option<Uri> {
+/// The target that is sent, where it differs from the one that came: in origin form, and with its query edited. One that
+/// cannot be edited is not sent at all.
+fn rewrite(
+    uri: &Uri,
+    mut cuts: Vec<Range<usize>>,
+    injects: &[Inject],
+    identity: Option<&Identity<'_>>,
+) -> Result<Option<Uri>, Failure> {
     let injected: Vec<(&str, Option<String>)> = injects
         .iter()
         .filter_map(|inject| match &inject.into {
@@ -276,10 +294,10 @@ fn rewrite(uri: &Uri, mut cuts: Vec<Range<usize>>, injects: &[Inject], identity:
         })
         .collect();
     if cuts.is_empty() && injected.is_empty() && uri.authority().is_none() {
-        return None;
+        return Ok(None);
     }
     let sent = uri.query().unwrap_or_default();
-    cuts.extend(injected.iter().flat_map(|(name, _)| query::lookalikes(sent, name)).map(|parameter| parameter.whole));
+    cuts.extend(injected.iter().flat_map(|(name, _)| query::lookalikes(sent, name)));
     cuts.sort_unstable_by_key(|cut| cut.start);
     cuts.dedup();
     let mut query = query::without(sent, &cuts);
@@ -289,5 +307,5 @@ fn rewrite(uri: &Uri, mut cuts: Vec<Range<usize>>, injects: &[Inject], identity:
     // A query that was there and empty from the start stays: `/a?` is not `/a`.
     let keeps_mark = !query.is_empty() || (uri.query().is_some() && cuts.is_empty());
     let target = if keeps_mark { format!("{}?{query}", uri.path()) } else { uri.path().to_owned() };
-    PathAndQuery::try_from(target).ok().map(Uri::from)
+    PathAndQuery::try_from(target).map(|target| Some(Uri::from(target))).map_err(|_| Failure::HeadTooLarge)
 }

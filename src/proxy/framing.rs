@@ -13,9 +13,7 @@ pub(super) fn unfit<B: Body>(request: &Request<B>, max_headers: usize) -> Option
         Some(Failure::HeadTooLarge)
     } else if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         Some(Failure::MethodRefused)
-    } else if !has_one_host(request)
-        || (!request.body().is_end_stream() && !is_plainly_framed(request.version(), headers))
-    {
+    } else if !has_one_host(request) || !is_plainly_framed(request.version(), headers) {
         Some(Failure::BadRequest)
     } else {
         None

@@ -1,7 +1,7 @@
 //! Which header fields go no further: those of one hop, and those that could pass for ours.
 //!
-//! Servers that hand headers on as CGI variables turn `-` into `_`, so `X_Keyward_Key_Id` is as good as ours to them. Every
-//! name is therefore judged with `_` read as `-`. Names arrive in lower case: the `http` crate stores them so.
+//! Servers that hand headers on as CGI variables turn `-` into `_`, and some turn everything that is no letter or digit, so
+//! `X_Keyward.Key~Id` is as good as ours to them. Every name is therefore judged with all such bytes read as `-`. Names arrive in lower case: the `http` crate stores them so.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -70,10 +70,10 @@ fn fate(name: &str, prefix: &str) -> Fate {
     if !may_matter(name.as_bytes(), prefix) {
         return Fate::Pass;
     }
-    if !name.contains('_') {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return fate_of_dashed(name, prefix);
     }
-    let dashed = name.replace('_', "-");
+    let dashed = dashed(name);
     match fate_of_dashed(&dashed, prefix) {
         Fate::Pass if dashed == CONTENT_LENGTH.as_str() || dashed == "x-request-id" => Fate::Drop,
         // A trusted proxy writes dashes.
@@ -137,11 +137,15 @@ fn is_hop_by_hop(name: &str) -> bool {
     }
 }
 
+/// A name as those servers read it that know letters, digits and one separator.
+pub(super) fn dashed(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
 /// Removes a header in every spelling that some server takes for its name.
 pub(super) fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
-    let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
-    let wanted = dashed(name);
-    let spellings: Vec<HeaderName> = headers.keys().filter(|other| dashed(other) == wanted).cloned().collect();
+    let wanted = dashed(name.as_str());
+    let spellings: Vec<HeaderName> = headers.keys().filter(|other| dashed(other.as_str()) == wanted).cloned().collect();
     for spelling in spellings {
         headers.remove(spelling);
     }
@@ -222,6 +226,8 @@ mod tests {
     #[test]
     fn identity_headers_cannot_be_forged_in_any_spelling() {
         for name in [
+            "X.Keyward.Key.Id",
+            "X-Keyward~Key!Id",
             "X-Keyward-Key-Id",
             "x-keyward-anything",
             "X_KEYWARD_KEY_ID",

@@ -28,7 +28,11 @@ pub(super) async fn run(listener: TcpListener, workers: Vec<WorkerHandle>, lifec
         tokio::select! {
             biased;
             accepted = listener.accept() => match accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
-                Ok(accepted) => hand_over(&workers, accepted),
+                Ok(accepted) => {
+                    if !hand_over(&workers, accepted) {
+                        return Err(io::Error::other("no worker is left"));
+                    }
+                }
                 Err(error) => pause(&error).await,
             },
             () = &mut draining => return Ok(()),
@@ -36,12 +40,18 @@ pub(super) async fn run(listener: TcpListener, workers: Vec<WorkerHandle>, lifec
     }
 }
 
-fn hand_over(workers: &[WorkerHandle], accepted: Accepted) {
-    let Some(worker) = workers.iter().min_by_key(|worker| worker.open.load(Relaxed)) else { return };
-    worker.open.fetch_add(1, Relaxed);
-    if worker.connections.send(accepted).is_err() {
-        worker.open.fetch_sub(1, Relaxed);
+/// Gives a connection to the worker with the fewest that still works; `false` if none does.
+fn hand_over(workers: &[WorkerHandle], mut accepted: Accepted) -> bool {
+    let mut able: Vec<&WorkerHandle> = workers.iter().filter(|worker| !worker.connections.is_closed()).collect();
+    able.sort_by_key(|worker| worker.open.load(Relaxed));
+    for worker in able {
+        worker.open.fetch_add(1, Relaxed);
+        match worker.connections.send(accepted) {
+            Ok(()) => return true,
+            Err(refused) => accepted = refused.0,
+        }
     }
+    false
 }
 
 /// A connection that broke before it was accepted is no trouble; being out of file descriptors is, and passes.

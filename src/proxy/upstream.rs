@@ -73,7 +73,8 @@ impl Body for Upload {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(watch) = &self.watch {
+        // An answer may have begun before the upload has ended; it takes as long as it takes.
+        if let Some(watch) = self.watch.as_ref().filter(|watch| watch.is(Doing::Head)) {
             watch.enter(Doing::Head);
         }
         Poll::Ready(frame)

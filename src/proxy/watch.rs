@@ -65,7 +65,8 @@ impl Watch {
         self.doing.store((doing as u64) << 62 | self.clock.load(Relaxed), Relaxed);
     }
 
-    fn is(&self, doing: Doing) -> bool {
+    /// Whether that is what it does.
+    pub(super) fn is(&self, doing: Doing) -> bool {
         self.doing.load(Relaxed) >> 62 == doing as u64
     }
 
@@ -210,7 +211,12 @@ impl Read for WatchedSocket {
 
 impl Write for WatchedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        // The end of an answer may still be on its way to a slow client when the request has long been settled.
+        if result.is_ready() && self.watch.is(Doing::Idle) {
+            self.watch.enter(Doing::Idle);
+        }
+        result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

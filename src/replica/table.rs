@@ -1,7 +1,7 @@
 //! The tables behind the replica: grants by digest, and what grants name by index.
 //!
 //! Ids, names, scopes and allowlists stand in append-only tables, so that a reader needs no lock and an index, once handed
-//! out, stays good. A key that is renamed gets a new place; the old one is garbage until the next full pull.
+//! out, stays good. A key that is renamed gets a new place; the old one, some fifty bytes, stays until the next full pull.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -218,6 +218,8 @@ pub struct Draft {
     idle: HashMap<u32, Grant>,
     /// Secrets whose key is not there (yet), by its id.
     orphans: HashMap<Box<str>, Vec<(Digest, Timestamp)>>,
+    /// The same the other way round.
+    orphaned: HashMap<Digest, Box<str>>,
     scopes: HashMap<Scope, ScopeIndex>,
     allowlists: HashMap<Networks, AllowlistIndex>,
 }
@@ -306,6 +308,7 @@ impl Draft {
             self.idle.insert(key, grant);
         }
         for (digest, not_after) in self.orphans.remove(id).unwrap_or_default() {
+            self.orphaned.remove(&digest);
             self.set_secret(digest, id.into(), not_after);
         }
     }
@@ -345,14 +348,23 @@ impl Draft {
         let Some(place) = self.find_key(id) else { return };
         for digest in self.forget_key(place).as_slice() {
             if let Some((digest, grant)) = self.table.grants.remove(digest) {
+                self.orphaned.insert(digest, id.into());
                 self.orphans.entry(id.into()).or_default().push((digest, grant.not_after));
             }
         }
     }
 
     fn set_secret(&mut self, digest: Digest, key: Box<str>, not_after: Timestamp) {
+        let place = self.find_key(&key);
+        let present = self.table.grant(&digest);
+        if let Some(grant) = present.filter(|grant| Some(grant.key.0) == place) {
+            // Overwritten, not removed and inserted again: a live key must not be unknown for a moment.
+            self.table.grants.insert(digest, Grant { not_after, ..grant });
+            return;
+        }
         self.remove_secret(&digest);
-        let Some(place) = self.find_key(&key) else {
+        let Some(place) = place else {
+            self.orphaned.insert(digest, key.clone());
             self.orphans.entry(key).or_default().push((digest, not_after));
             return;
         };
@@ -364,11 +376,10 @@ impl Draft {
     }
 
     fn remove_secret(&mut self, digest: &Digest) {
-        if !self.orphans.is_empty() {
-            self.orphans.retain(|_, secrets| {
-                secrets.retain(|(other, _)| other != digest);
-                !secrets.is_empty()
-            });
+        if let Some(key) = self.orphaned.remove(digest)
+            && let Some(secrets) = self.orphans.get_mut(&key)
+        {
+            secrets.retain(|(other, _)| other != digest);
         }
         let Some((_, grant)) = self.table.grants.remove(digest) else { return };
         let secrets = &mut self.secrets[grant.key.0 as usize];

@@ -74,6 +74,26 @@ fn a_change_of_a_key_reaches_all_its_secrets_and_keeps_their_end() {
 }
 
 #[test]
+fn a_live_key_is_never_unknown_while_its_secret_is_written_again() {
+    let (replica, mut writer) = loaded([key("a", facts("A")), secret(1, "a"), secret(2, "a")]);
+    let (reader, done) = (replica.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let stop = done.clone();
+    let looking = std::thread::spawn(move || {
+        let mut unknown = 0;
+        while !stop.load(Relaxed) {
+            unknown += usize::from(reader.view(Instant::now()).grant(&digest(1)) == Ok(None));
+        }
+        unknown
+    });
+    for n in 0..50_000 {
+        let not_after = Timestamp::from_millis(u64::MAX - n);
+        writer.apply([Change::Secret { digest: digest(1), key: "a".into(), not_after }]);
+    }
+    done.store(true, Relaxed);
+    assert_eq!(looking.join().unwrap(), 0);
+}
+
+#[test]
 fn a_scope_works_only_with_all_above_it() {
     let scope = |text| Scope::parse(text).unwrap();
     let project = scope("organization:acme/project:p1");

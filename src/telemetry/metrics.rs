@@ -160,9 +160,11 @@ impl ProxyMetrics {
         self.upstream_duration.series(0).observe(took);
     }
 
-    /// The upstream failed.
+    /// A request failed; if it was the upstream's doing, it counts there too.
     pub fn upstream_error(&self, failure: Failure) {
-        self.upstream_errors.with_label_values(&[failure.label()]).inc();
+        if Failure::UPSTREAM.contains(&failure) {
+            self.upstream_errors.with_label_values(&[failure.label()]).inc();
+        }
     }
 }
 

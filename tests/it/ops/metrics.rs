@@ -153,7 +153,8 @@ fn each_request_counts_once_as_what_it_was() {
     let second_host = ("Host", "other.example".to_owned());
     let twice = ("Authorization", format!("Bearer {}", good.1));
     let wide = vec![wide; 51];
-    let rows: &[(&str, &str, Vec<(&str, String)>, [&str; 3])] = &[
+    type Row<'r> = (&'r str, &'r str, Vec<(&'r str, String)>, [&'r str; 3]);
+    let rows: &[Row<'_>] = &[
         ("GET", "/a", vec![good.clone()], ["permit", "ok", "2xx"]),
         ("POST", "/a", vec![good.clone()], ["permit", "ok", "2xx"]),
         ("GET", "/moved", vec![good.clone()], ["permit", "ok", "3xx"]),
