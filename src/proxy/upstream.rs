@@ -218,6 +218,10 @@ fn failure(connection: &Connection, error: &hyper::Error) -> Failure {
     if connection.watch.was_closed() {
         return Failure::Timeout;
     }
+    // What hyper calls the user's fault is the client's: its body broke off, or is no body.
+    if error.is_user() {
+        return Failure::BadRequest;
+    }
     tracing::debug!(%error, "the upstream did not answer");
     Failure::Broken
 }
