@@ -159,9 +159,13 @@ const ANSWERS: &[(&str, Option<u16>)] = &[
 
 #[test]
 fn what_is_no_whole_answer_is_never_passed_off_as_one() {
-    let upstream = Upstream::scripted(|turn| {
+    let (closed, heard) = mpsc::channel();
+    let upstream = Upstream::scripted(move |turn| {
         let place: usize = turn.head.target()[1..].parse().unwrap();
-        turn.answer(ANSWERS[place].0.as_bytes()).map(|_| After::Close)
+        turn.answer(ANSWERS[place].0.as_bytes())?;
+        turn.wire.socket().shutdown(Shutdown::Both)?;
+        let _ = closed.send(());
+        Ok(After::Close)
     });
     let (keyward, key) = serve(&upstream, "");
     for (place, (answer, expected)) in ANSWERS.iter().enumerate() {
@@ -172,6 +176,8 @@ fn what_is_no_whole_answer_is_never_passed_off_as_one() {
             let status = got.as_ref().ok().map(|response| response.status);
             assert_eq!(status, *expected, "{method} {answer:?}: {:?}", got.map(|response| response.text()));
             assert_eq!(upstream.take().len(), 1, "{answer:?}");
+            // The next request must not meet a connection that is about to be closed.
+            heard.recv_timeout(PATIENCE).unwrap();
         }
     }
 }
