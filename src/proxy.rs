@@ -176,6 +176,10 @@ impl Session {
     /// Whether a request may pass, and be passed on as it stands.
     fn decide(&self, request: &Request<Incoming>, matched: &Matched<'_>, view: &View, started: Instant) -> Decided {
         let shared = &*self.shared;
+        if framing::is_refused(request.method()) {
+            let answer = Answer::Failure(Failure::MethodRefused);
+            return Decided { decision: Err(Refusal { answer, key: None }), client: None };
+        }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =
             Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };

@@ -241,6 +241,16 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Whether opening it would make a new, empty store.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Sqlite(path) => !path.exists(),
+            Self::File(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

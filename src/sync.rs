@@ -22,8 +22,8 @@ pub struct Config {
     pub max_staleness: Duration,
 }
 
-/// The longest wait between two attempts at a store that does not answer.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts at a store that does not answer: a key may have been revoked meanwhile.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What a pull came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,9 @@ impl<S: Store> Sync<S> {
         metrics.pepper_mismatch.set(i64::from(matches!(pulled, Err(StoreError::WrongPepper { .. }))));
         let was_up = metrics.store_up.get() == 1;
         metrics.store_up.set(i64::from(pulled.is_ok()));
+        if pulled.is_ok() && !was_up {
+            tracing::info!("the store can be read");
+        }
         match pulled {
             Ok(Pulled::Unchanged) => metrics.last_pull.set(now()),
             Ok(Pulled::Delta | Pulled::Full) => {

@@ -60,6 +60,7 @@ pub(super) fn key(
             key::record(args, &locksmith, (&world.actor(), world.now), output, console)
         }
         command => wait(async {
+            tell_of_new_store(&store, command.only_looks(), console);
             let store = open(&store, &locksmith, command.only_looks())?;
             key::run(command, &world.session(locksmith, store), output, console).await
         }),
@@ -77,6 +78,7 @@ pub(super) fn scope(
     let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
     warn(&warnings, console);
     wait(async {
+        tell_of_new_store(&store, command.only_looks(), console);
         let store = open(&store, &locksmith, command.only_looks())?;
         scope::run(command, &world.session(locksmith, store), output, console).await
     })
@@ -86,6 +88,13 @@ pub(super) fn scope(
 pub(super) fn warn(warnings: &[Finding], console: &mut Console<'_>) {
     for warning in warnings {
         console.note(format_args!("warning: {warning}"));
+    }
+}
+
+/// A store that was expected to be there, and is not, must not come into being unnoticed.
+fn tell_of_new_store(store: &Location, only_looks: bool, console: &mut Console<'_>) {
+    if !only_looks && store.is_missing() {
+        console.note(format_args!("there is no {store} yet: a new, empty store is made"));
     }
 }
 

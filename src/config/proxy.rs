@@ -140,7 +140,7 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
     let idle_timeout = above_zero("idle", &raw.timeouts.idle);
     let connect_timeout = above_zero("connect", &raw.timeouts.connect);
     let response_timeout = above_zero("response", &raw.timeouts.response);
-    let upstream_idle_timeout = above_zero("upstream_idle", &raw.timeouts.upstream_idle);
+    let upstream_idle_timeout = report.take(&at.key("upstream_idle"), values::time(&raw.timeouts.upstream_idle));
     let drain_timeout = report.take(&at.key("drain"), values::time(&raw.timeouts.drain));
     let drain_delay = report.take(&at.key("drain_delay"), values::time(&raw.timeouts.drain_delay));
     Some(Limits {

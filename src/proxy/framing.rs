@@ -6,13 +6,16 @@ use hyper::body::Body;
 
 use crate::telemetry::metrics::Failure;
 
+/// Whether no upstream is ever asked to do this: CONNECT would open a tunnel, TRACE shows what was sent.
+pub(super) fn is_refused(method: &Method) -> bool {
+    matches!(*method, Method::CONNECT | Method::TRACE)
+}
+
 /// Why a request is not forwarded, whoever sent it.
 pub(super) fn unfit<B: Body>(request: &Request<B>, max_headers: usize) -> Option<Failure> {
     let headers = request.headers();
     if headers.len() > max_headers {
         Some(Failure::HeadTooLarge)
-    } else if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        Some(Failure::MethodRefused)
     } else if !has_one_host(request) || !is_plainly_framed(request.version(), headers) {
         Some(Failure::BadRequest)
     } else {
@@ -108,8 +111,7 @@ mod tests {
         }
         check("GET", "http://a/x", V11, &[], None);
         check("GET", "http://user@a/x", V11, &[("host", "a")], BAD);
-        check("CONNECT", "a:1", V11, &[("host", "a")], Some(Failure::MethodRefused));
-        check("TRACE", "/", V11, &[("host", "a")], Some(Failure::MethodRefused));
+        assert!([Method::CONNECT, Method::TRACE].iter().all(is_refused) && !is_refused(&Method::OPTIONS));
         check(
             "GET",
             "/",

@@ -166,6 +166,9 @@ impl Upstream {
     }
 
     fn keep(&self, connection: Connection) {
+        if self.limits.upstream_idle_timeout.is_zero() {
+            return;
+        }
         connection.watch.enter(Doing::Idle);
         self.lock().push(connection);
     }

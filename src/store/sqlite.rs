@@ -64,6 +64,7 @@ impl SqliteStore {
         let database = Database::new(path, check, PATIENCE);
         if !path.exists() {
             create::create(path, check).map_err(|trouble| database.explain(trouble))?;
+            tracing::warn!(path = %path.display(), "made a new, empty key store: there was none");
         }
         Self::over(database)
     }

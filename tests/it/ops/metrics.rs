@@ -152,7 +152,8 @@ fn each_request_counts_once_as_what_it_was() {
     let (unknown, malformed, wide) = (("X-API-Key", unknown), ("X-API-Key", "x".to_owned()), ("A", "b".to_owned()));
     let second_host = ("Host", "other.example".to_owned());
     let twice = ("Authorization", format!("Bearer {}", good.1));
-    let wide = vec![wide; 51];
+    let mut wide = vec![wide; 51];
+    wide.push(good.clone());
     type Row<'r> = (&'r str, &'r str, Vec<(&'r str, String)>, [&'r str; 3]);
     let rows: &[Row<'_>] = &[
         ("GET", "/a", vec![good.clone()], ["permit", "ok", "2xx"]),
