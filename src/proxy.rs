@@ -94,8 +94,13 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let permit = match decision {
         Ok(permit) => permit,
         Err(refusal) => {
+            let is_last = framing::has_doubtful_end(&request);
             let headers = std::mem::take(request.headers_mut());
-            return Admission::Refuse(reply::answer(refusal.answer, route, &hints, headers, &id, account));
+            let mut response = reply::answer(refusal.answer, route, &hints, headers, &id, account);
+            if is_last {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return Admission::Refuse(response);
         }
     };
     match account.session.outbound(request, permit, route, client, &id, &view) {

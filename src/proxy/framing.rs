@@ -35,6 +35,11 @@ const NOT_IN_HOST: [bool; 256] = {
     table
 };
 
+/// Whether servers may disagree on where a request ends: whoever sent it may mean that the next one begins elsewhere.
+pub(super) fn has_doubtful_end<B: Body>(request: &Request<B>) -> bool {
+    !request.body().is_end_stream() && !is_plainly_framed(request.version(), request.headers())
+}
+
 /// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2), and no user in an absolute target.
 fn has_one_host<B>(request: &Request<B>) -> bool {
     let headers = request.headers();

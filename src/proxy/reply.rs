@@ -6,9 +6,7 @@
 mod pages;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 
@@ -185,10 +183,6 @@ pub(super) fn answer(
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     account.session.close_if_draining(&mut headers);
-    if answer == Answer::Failure(Failure::BadRequest) {
-        // Whoever framed it so may mean another end of it.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     account.answered(status.as_u16());
     let mut response = Response::new(ReplyBody::page(body, account));
     *response.status_mut() = status;
