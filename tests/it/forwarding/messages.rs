@@ -374,6 +374,23 @@ fn what_servers_frame_differently_is_framed_anew_or_refused() {
     }
 }
 
+/// That a request is denied says nothing of where it ends.
+#[test]
+fn a_denied_request_that_servers_frame_differently_is_the_last() {
+    let (upstream, keyward, _) = serve();
+    for (fields, body, _, _) in FRAMINGS.iter().filter(|(fields, _, status, _)| *status == 400 && fields.contains(':'))
+    {
+        let mut client = keyward.connect();
+        client.send(format!("POST /outer HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}").as_bytes());
+        if let Ok(response) = client.try_response() {
+            assert!(matches!(response.status, 400 | 401), "{fields}");
+            let again = client.wire().send(&request("GET", "/public/x", &[], b"")).and_then(|()| client.try_response());
+            assert!(again.is_err(), "{fields} {body:?}: the connection is used again");
+        }
+        upstream.expect_nothing();
+    }
+}
+
 #[test]
 fn a_body_that_is_none_is_no_fault_of_the_upstream() {
     let (_upstream, keyward, key) = serve();
