@@ -19,6 +19,7 @@ mod vidbeo; // keys with permissions and addresses
 mod bad_input; // what people get wrong
 mod crash; // kill -9 at any moment
 mod demo; // the product at work, without a config
+mod docs; // the README does what it says
 mod icecast; // a real server from before there were keys
 mod leaks; // everything that is ever written, searched for keys
 mod ops; // probes, status, metrics, the access log

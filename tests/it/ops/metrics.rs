@@ -154,8 +154,7 @@ fn each_request_counts_once_as_what_it_was() {
     let twice = ("Authorization", format!("Bearer {}", good.1));
     let mut wide = vec![wide; 51];
     wide.push(good.clone());
-    type Row<'r> = (&'r str, &'r str, Vec<(&'r str, String)>, [&'r str; 3]);
-    let rows: &[Row<'_>] = &[
+    let rows = [
         ("GET", "/a", vec![good.clone()], ["permit", "ok", "2xx"]),
         ("POST", "/a", vec![good.clone()], ["permit", "ok", "2xx"]),
         ("GET", "/moved", vec![good.clone()], ["permit", "ok", "3xx"]),
@@ -184,11 +183,11 @@ fn each_request_counts_once_as_what_it_was() {
         ("GET", "/silent", vec![good], ["error", "upstream_timeout", "5xx"]),
     ];
     let mut expected = ended(&keyward);
-    for (method, target, fields, [decision, reason, code]) in rows {
+    for (method, target, fields, [decision, reason, code]) in &rows {
         let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let response = keyward.send(&request(method, target, &fields, b""));
         let series = requests(decision, reason, code);
-        assert_eq!(format!("{}xx", response.status / 100), *code, "{series}: {}", response.text());
+        assert_eq!(format!("{}xx", response.status / 100), **code, "{series}: {}", response.text());
         *expected.get_mut(&series).unwrap() += 1.0;
         // A request has ended, and counts, a moment after its answer.
         until(&series, || ended(&keyward) == expected);
