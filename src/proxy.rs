@@ -1,7 +1,7 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
-//! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, what cannot be forwarded at all
-//! ([`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]), what the client gets
+//! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, and by which config ([`live`]), what cannot be
+//! forwarded at all ([`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]), what the client gets
 //! ([`reply`], [`body`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and what is remembered of
 //! it ([`account`]).
 
@@ -11,12 +11,14 @@ mod forward;
 mod framing;
 mod headers;
 mod listener;
+mod live;
 pub mod reply;
 mod request_id;
 pub mod upstream;
 mod watch;
 mod worker;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,11 +32,12 @@ use hyper::body::Incoming;
 use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
+pub use self::live::Live;
 use self::reply::{Answer, Deny, Hints, Replies};
 use self::request_id::RequestId;
-use self::upstream::Target;
+use self::upstream::{Target, Upstream};
 use self::watch::Watch;
-use self::worker::Worker;
+use self::worker::{Current, Worker};
 use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::{Denied, Permit};
 use crate::auth::grant::KeyIndex;
@@ -114,7 +117,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
 
 /// Sends a request, and passes the answer on.
 async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
-    let sent = forwarded.account.session.worker.upstream.send(&mut forwarded.outbound).await;
+    let sent = forwarded.account.session.upstream.send(&mut forwarded.outbound).await;
     let Forwarded { id, hints, route, mut account, .. } = forwarded;
     match sent {
         Ok((mut response, lease)) => {
@@ -144,9 +147,10 @@ struct Refusal {
     key: Option<KeyIndex>,
 }
 
-/// One connection of a client.
+/// One connection of a client, under one config.
 struct Session {
     shared: Arc<Shared>,
+    upstream: Arc<Upstream>,
     worker: Arc<Worker>,
     watch: Arc<Watch>,
     peer: IpAddr,
@@ -154,8 +158,10 @@ struct Session {
     peer_is_trusted: bool,
 }
 
-/// What all workers share. None of it is ever locked.
+/// What all workers share, as one config has it. None of it is ever locked.
 struct Shared {
+    /// Which config it is, counted from the start.
+    generation: u64,
     routes: Routes,
     settings: Vec<RouteSettings>,
     replies: Vec<Replies>,
@@ -171,11 +177,17 @@ struct Shared {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, worker: Arc<Worker>, watch: Arc<Watch>, peer: IpAddr) -> Self {
+    fn new(current: Current, worker: Arc<Worker>, watch: Arc<Watch>, peer: IpAddr) -> Self {
+        let Current { shared, upstream } = current;
         let peer = peer.to_canonical();
         let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let peer_is_trusted = shared.trusted.contains(peer);
-        Self { shared, worker, watch, peer, peer_value, peer_is_trusted }
+        Self { shared, upstream, worker, watch, peer, peer_value, peer_is_trusted }
+    }
+
+    /// The same connection under the config that is in force now.
+    fn renewed(&self) -> Self {
+        Self::new(self.worker.current(), self.worker.clone(), self.watch.clone(), self.peer)
     }
 
     /// Whether a request may pass, and be passed on as it stands.
@@ -235,13 +247,39 @@ impl Session {
     }
 }
 
+/// What a connection's requests are served by: its session, renewed whenever the config has been replaced.
+struct Renewing(RefCell<Arc<Session>>);
+
+impl Renewing {
+    fn new(session: Session) -> Self {
+        Self(RefCell::new(Arc::new(session)))
+    }
+
+    /// The session for a request that begins now.
+    fn session(&self) -> Arc<Session> {
+        let mut session = self.0.borrow_mut();
+        if !session.worker.live.is(&session.shared) {
+            *session = Arc::new(session.renewed());
+        }
+        session.clone()
+    }
+}
+
 /// The threads of the data plane.
-pub struct Running(Vec<JoinHandle<()>>);
+pub struct Running {
+    threads: Vec<JoinHandle<()>>,
+    live: Arc<Live>,
+}
 
 impl Running {
+    /// What they serve by.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.clone()
+    }
+
     /// Waits until they have drained.
     pub fn join(self) {
-        for thread in self.0 {
+        for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the data plane panicked");
             }
@@ -267,14 +305,14 @@ pub struct Surroundings {
 /// When threads or runtimes cannot be made, or a name of the config cannot be a header.
 pub fn start(config: Config, listener: std::net::TcpListener, surroundings: Surroundings) -> std::io::Result<Running> {
     let (workers, lifecycle) = (config.workers, surroundings.lifecycle.clone());
-    let shared = Arc::new(Shared::new(config, surroundings)?);
+    let live = Arc::new(Live::new(config, surroundings)?);
     let mut threads = Vec::new();
     let mut handles = Vec::new();
     for n in 0..workers {
         let (connections, accepted) = tokio::sync::mpsc::unbounded_channel();
         let open = Arc::<std::sync::atomic::AtomicUsize>::default();
         handles.push(listener::WorkerHandle { connections, open: open.clone() });
-        let run = worker::run(shared.clone(), open, accepted, lifecycle.clone());
+        let run = worker::run(live.clone(), open, accepted, lifecycle.clone());
         threads.push(spawn(format!("worker-{n}"), run)?);
     }
     threads.push(spawn("acceptor".to_owned(), async move {
@@ -283,7 +321,7 @@ pub fn start(config: Config, listener: std::net::TcpListener, surroundings: Surr
             lifecycle.enter(Phase::Draining);
         }
     })?);
-    Ok(Running(threads))
+    Ok(Running { threads, live })
 }
 
 /// A thread with a runtime of its own.
@@ -293,12 +331,19 @@ fn spawn(name: String, task: impl Future<Output = ()> + Send + 'static) -> std::
 }
 
 impl Shared {
-    fn new(config: Config, surroundings: Surroundings) -> std::io::Result<Self> {
+    fn new(
+        config: Config,
+        generation: u64,
+        replica: Arc<Replica>,
+        metrics: Arc<Metrics>,
+        access: AccessLogger,
+    ) -> std::io::Result<Self> {
         let wrong = |what: &str| {
             std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{what} cannot stand in a header"))
         };
         let rules = config.routes.rules().zip(&config.settings);
         Ok(Self {
+            generation,
             replies: rules.map(|(rule, settings)| Replies::new(&settings.deny, &rule.forms)).collect(),
             identity: IdentityNames::new(&config.identity_prefix).ok_or_else(|| wrong("identity_headers.prefix"))?,
             default_host: HeaderValue::from_str(config.upstream.authority()).map_err(|_| wrong("proxy.upstream"))?,
@@ -308,9 +353,9 @@ impl Shared {
             trusted: config.trusted_proxies,
             target: config.upstream,
             limits: config.limits,
-            replica: surroundings.replica,
-            metrics: surroundings.metrics,
-            access: surroundings.access,
+            replica,
+            metrics,
+            access,
         })
     }
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -48,6 +49,8 @@ pub(super) struct Upstream {
     sweeper: Arc<Sweeper>,
     /// Unused connections, the warmest last. Only this worker's thread takes the lock, so it is never contended.
     idle: Mutex<Vec<Connection>>,
+    /// Whether another config is in force: connections are then no longer kept.
+    retired: AtomicBool,
 }
 
 struct Connection {
@@ -115,7 +118,18 @@ impl Lease {
 
 impl Upstream {
     pub(super) fn new(target: Target, limits: Limits, sweeper: Arc<Sweeper>) -> Self {
-        Self { target, limits, sweeper, idle: Mutex::default() }
+        Self { target, limits, sweeper, idle: Mutex::default(), retired: AtomicBool::new(false) }
+    }
+
+    /// Whether this is the way to that target, within those limits.
+    pub(super) fn is(&self, target: &Target, limits: &Limits) -> bool {
+        (&self.target, &self.limits) == (target, limits)
+    }
+
+    /// Closes unused connections now, and those in use after their answers.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.lock().clear();
     }
 
     /// Forgets unused connections that have been closed.
@@ -166,7 +180,7 @@ impl Upstream {
     }
 
     fn keep(&self, connection: Connection) {
-        if self.limits.upstream_idle_timeout.is_zero() {
+        if self.limits.upstream_idle_timeout.is_zero() || self.retired.load(Relaxed) {
             return;
         }
         connection.watch.enter(Doing::Idle);

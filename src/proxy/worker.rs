@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1::Builder;
@@ -14,8 +14,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::Upstream;
 use super::watch::{Signal, Sweeper, WaitLimits, WatchedSocket, drive};
-use super::{Session, Shared, handle};
+use super::{Live, Renewing, Session, Shared, handle};
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::telemetry::metrics::Metrics;
 
 /// How long idle connections are kept when draining: a client may be sending its next request at this very moment, and
 /// gets an answer that closes the connection. Closing at once would lose that request.
@@ -23,7 +24,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the tasks of a worker share.
 pub(super) struct Worker {
-    pub(super) upstream: Arc<Upstream>,
+    pub(super) live: Arc<Live>,
+    /// Only this worker's thread takes the lock, so it is never contended.
+    current: Mutex<Current>,
     pub(super) sweeper: Arc<Sweeper>,
     draining: AtomicBool,
     /// Open connections; the acceptor looks at it too.
@@ -31,14 +34,38 @@ pub(super) struct Worker {
     ids: RequestIds,
 }
 
+/// What a worker serves by: a config, and the way to its upstream.
+#[derive(Clone)]
+pub(super) struct Current {
+    pub(super) shared: Arc<Shared>,
+    pub(super) upstream: Arc<Upstream>,
+}
+
 /// A connection on its way from the acceptor.
 pub(super) type Accepted = (std::net::TcpStream, SocketAddr);
 
 impl Worker {
-    fn new(shared: &Shared, open: Arc<AtomicUsize>) -> Arc<Self> {
-        let sweeper = Arc::<Sweeper>::default();
-        let upstream = Arc::new(Upstream::new(shared.target.clone(), shared.limits.clone(), sweeper.clone()));
-        Arc::new(Self { upstream, sweeper, draining: AtomicBool::new(false), open, ids: RequestIds::default() })
+    fn new(live: Arc<Live>, open: Arc<AtomicUsize>) -> Arc<Self> {
+        let (shared, sweeper) = (live.shared(), Arc::<Sweeper>::default());
+        let upstream = Upstream::new(shared.target.clone(), shared.limits.clone(), sweeper.clone());
+        let current = Mutex::new(Current { shared, upstream: Arc::new(upstream) });
+        let (draining, ids) = (AtomicBool::new(false), RequestIds::default());
+        Arc::new(Self { live, current, sweeper, draining, open, ids })
+    }
+
+    /// What begins now is served by this. A new config is taken over here, with a new pool if the old one does not fit it.
+    pub(super) fn current(&self) -> Current {
+        // A panic elsewhere cannot leave it half changed.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.live.is(&current.shared) {
+            current.shared = self.live.shared();
+            let Shared { target, limits, .. } = &*current.shared;
+            if !current.upstream.is(target, limits) {
+                let upstream = Upstream::new(target.clone(), limits.clone(), self.sweeper.clone());
+                std::mem::replace(&mut current.upstream, Arc::new(upstream)).retire();
+            }
+        }
+        current.clone()
     }
 
     /// Whether connections are to be closed after the answer.
@@ -82,18 +109,18 @@ const HEADERS: usize = 100;
 
 /// Serves connections until the process has drained.
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    live: Arc<Live>,
     open: Arc<AtomicUsize>,
     mut accepted: UnboundedReceiver<Accepted>,
     lifecycle: Lifecycle,
 ) {
-    let worker = Worker::new(&shared, open);
+    let worker = Worker::new(live, open);
     let sweeping = worker.clone();
-    tokio::spawn(async move { sweeping.sweeper.run(|| sweeping.upstream.prune()).await });
+    tokio::spawn(async move { sweeping.sweeper.run(|| sweeping.current().upstream.prune()).await });
     // The acceptor drops its end when it stops: what it still has handed over comes first.
     while let Some((socket, peer)) = accepted.recv().await {
         match TcpStream::from_std(socket) {
-            Ok(socket) => serve(&shared, &worker, socket, peer),
+            Ok(socket) => serve(&worker, socket, peer),
             Err(error) => {
                 worker.open.fetch_sub(1, Relaxed);
                 tracing::warn!(%error, "a connection could not be taken over");
@@ -101,15 +128,17 @@ pub(super) async fn run(
         }
     }
     lifecycle.reached(Phase::Draining).await;
-    worker.drain(shared.limits.drain_timeout).await;
+    worker.drain(worker.current().shared.limits.drain_timeout).await;
 }
 
-fn serve(shared: &Arc<Shared>, worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let _ = socket.set_nodelay(true);
+    let current = worker.current();
+    let shared = current.shared.clone();
     let limits = WaitLimits { idle: shared.limits.idle_timeout, head: shared.limits.head_timeout };
     let watch = worker.sweeper.watch(limits);
-    let session = Arc::new(Session::new(shared.clone(), worker.clone(), watch.clone(), peer.ip()));
-    let open = OpenConnection::new(shared.clone(), worker.clone());
+    let renewing = Renewing::new(Session::new(current, worker.clone(), watch.clone(), peer.ip()));
+    let open = OpenConnection::new(shared.metrics.clone(), worker.clone());
     let mut builder = Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.
     builder.writev(false).max_header_size(shared.limits.max_head_bytes);
@@ -117,7 +146,7 @@ fn serve(shared: &Arc<Shared>, worker: &Arc<Worker>, socket: TcpStream, peer: So
         // This costs 14 % of a request, so it is only for those who need it.
         builder.max_headers(shared.limits.max_headers);
     }
-    let service = service_fn(move |request| handle(session.clone(), request));
+    let service = service_fn(move |request| handle(renewing.session(), request));
     let connection = builder.serve_connection(WatchedSocket::new(socket, watch.clone()), service);
     spawn_isolated(open, async move {
         drive(&watch, connection, hyper::server::conn::http1::Connection::graceful_shutdown).await;
@@ -134,24 +163,24 @@ fn spawn_isolated(open: impl Send + 'static, connection: impl Future<Output = ()
 
 /// Counts a connection as long as it is open, however it ends.
 struct OpenConnection {
-    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     worker: Arc<Worker>,
 }
 
 impl OpenConnection {
-    fn new(shared: Arc<Shared>, worker: Arc<Worker>) -> Self {
-        shared.metrics.proxy.connections.inc();
-        shared.metrics.proxy.connections_open.inc();
-        Self { shared, worker }
+    fn new(metrics: Arc<Metrics>, worker: Arc<Worker>) -> Self {
+        metrics.proxy.connections.inc();
+        metrics.proxy.connections_open.inc();
+        Self { metrics, worker }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.worker.open.fetch_sub(1, Relaxed);
-        self.shared.metrics.proxy.connections_open.dec();
+        self.metrics.proxy.connections_open.dec();
         if std::thread::panicking() {
-            self.shared.metrics.proxy.panics.inc();
+            self.metrics.proxy.panics.inc();
         }
     }
 }

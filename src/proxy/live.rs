@@ -1,0 +1,52 @@
+//! The config in force. It is replaced as a whole, and every connection notices before its next request; a request in
+//! flight keeps what it began with.
+//!
+//! Noticing costs a request one look at a number that nobody writes between two reloads.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Config, Shared, Surroundings};
+use crate::telemetry::access_log::AccessLogger;
+
+/// What the workers serve by, and how it is replaced.
+pub struct Live {
+    generation: AtomicU64,
+    shared: Mutex<Arc<Shared>>,
+}
+
+impl Live {
+    pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
+        let Surroundings { replica, metrics, access, lifecycle: _ } = surroundings;
+        let shared = Shared::new(config, 0, replica, metrics, access)?;
+        Ok(Self { generation: AtomicU64::new(0), shared: Mutex::new(Arc::new(shared)) })
+    }
+
+    /// Puts another config in force: what begins from now on is served by it. Its address and number of workers are not
+    /// looked at again.
+    ///
+    /// # Errors
+    /// When a name of the config cannot be a header; then nothing changes.
+    pub fn replace(&self, config: Config, access: AccessLogger) -> io::Result<()> {
+        let mut shared = self.lock();
+        let generation = shared.generation + 1;
+        *shared = Arc::new(Shared::new(config, generation, shared.replica.clone(), shared.metrics.clone(), access)?);
+        self.generation.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether this is still the config in force.
+    pub(super) fn is(&self, shared: &Shared) -> bool {
+        self.generation.load(Ordering::Acquire) == shared.generation
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.lock().clone()
+    }
+
+    /// Replacing is one assignment; a panic cannot leave half of it.
+    fn lock(&self) -> MutexGuard<'_, Arc<Shared>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
