@@ -6,6 +6,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod files;
 pub mod lifecycle;
 pub mod ops;
 pub mod proxy;

@@ -12,7 +12,6 @@ mod chain;
 #[cfg(test)]
 mod conformance;
 pub mod file;
-mod identity;
 pub mod record;
 pub mod sqlite;
 

@@ -19,7 +19,7 @@ mod supply;
 const MAY_IMPORT: &[(&str, &str)] = &[
     ("main", "cli"),
     ("cli", "app config store auth telemetry"),
-    ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control auth"),
+    ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control files auth"),
     ("config", "proxy admin ops sync store telemetry auth"),
     ("proxy", "token replica telemetry tls lifecycle auth"),
     ("admin", "token replica store telemetry lifecycle control auth"),
@@ -27,11 +27,12 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("sync", "replica store telemetry lifecycle auth"),
     ("token", "replica store auth"),
     ("replica", "auth"),
-    ("store", "auth"),
+    ("store", "files auth"),
     ("telemetry", "auth"),
     ("tls", ""),
     ("lifecycle", ""),
     ("control", ""),
+    ("files", ""),
     ("auth", ""),
 ];
 

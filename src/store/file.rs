@@ -4,7 +4,6 @@
 //! record that this version does not understand, or an empty folder is an error, and never means that there are no keys.
 
 mod content;
-mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -16,11 +15,11 @@ use std::time::SystemTime;
 use tokio::task::spawn_blocking;
 
 use self::content::{Content, Files, Refused};
-use self::watch::Watch;
 use super::record::{Record, RecordId};
 use super::{Commit, CommitError, Location, Pull, Records, Revision, Store, StoreError};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
+use crate::files::{self, Watch};
 
 /// A store in files that this program does not write.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ enum Read {
 impl FileStore {
     /// The store at a path. Nothing is read yet: what is wrong with it, each pull says anew.
     pub fn new(path: &Path, check: PepperCheck) -> Self {
-        watch::warn_of_mount_point(path);
+        files::warn_of_mount_point(path);
         Self(Arc::new(Inner {
             path: path.to_owned(),
             name: Location::File(path.to_owned()).to_string(),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
 use crate::auth::digest::PepperCheck;
+use crate::files::stamp::Stamp;
 use crate::store::chain;
-use crate::store::identity::Stamp;
 use crate::store::record::{Body, Kind, Record, RecordId, to_json};
 
 /// How often to start over when the files change while they are read, and how long to wait in between.

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::log;
 use super::trouble::Trouble;
 use crate::auth::digest::PepperCheck;
+use crate::files::stamp::{FileId, Stamp};
 use crate::store::Location;
-use crate::store::identity::{FileId, Stamp};
 
 /// "Keyw": how our databases are told from those of others (`PRAGMA application_id`).
 pub(super) const APPLICATION: i32 = 0x4b65_7977;

@@ -10,23 +10,26 @@ use std::path::Path;
 
 /// What the file system knows a file by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
+pub struct FileId {
     device: u64,
     inode: u64,
 }
 
 /// What tells that a file was replaced or written, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     /// Which file it is.
-    pub(super) id: FileId,
+    pub id: FileId,
     size: u64,
     written: (i64, i64),
 }
 
 impl Stamp {
     /// The stamp of what is at the end of a path, symbolic links followed.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When there is none, or it may not be looked at.
+    pub fn of(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 }

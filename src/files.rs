@@ -3,19 +3,24 @@
 //! The folder is watched and not the file: a mount or an editor puts another file in its place, and a watch on the old one
 //! would hear nothing any more. Whatever is missed here, the poll finds.
 
+pub mod stamp;
+
+use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use std::{fmt, io};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
 
-use crate::store::identity::{FileId, Stamp};
+use self::stamp::{FileId, Stamp};
 
 /// Who writes usually does so in several steps: wait until there was silence for this long…
 const SILENCE: Duration = Duration::from_millis(50);
@@ -23,8 +28,8 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// …but no longer than this.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A watch on the folder that a store's files are in.
-pub(super) struct Watch {
+/// A watch on a folder of files, or on the folder that a file is in.
+pub struct Watch {
     path: PathBuf,
     /// How many events there have been.
     events: Arc<watch::Sender<u64>>,
@@ -49,14 +54,15 @@ struct Armed {
 }
 
 impl Watch {
-    pub(super) fn new(path: &Path) -> Self {
+    /// A watch that is not set yet.
+    pub fn new(path: &Path) -> Self {
         let events = Arc::new(watch::Sender::new(0));
         Self { path: path.to_owned(), events, read_at: AtomicU64::new(0), armed: Mutex::default() }
     }
 
     /// To be called before the files are read: what changes from now on is news. Sets the watch if it is not set, or was
     /// set on a folder that is gone.
-    pub(super) fn about_to_read(&self) {
+    pub fn about_to_read(&self) {
         // Replacing the watch is one assignment; a panic cannot leave half of it.
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.folder();
@@ -75,7 +81,7 @@ impl Watch {
     }
 
     /// Resolves some time after an event since the files were read last.
-    pub(super) async fn changed(&self) {
+    pub async fn changed(&self) {
         let mut events = self.events.subscribe();
         let read_at = self.read_at.load(Ordering::Acquire);
         // The sender is a field of this watch: it is there for as long as anybody can wait here.
@@ -112,13 +118,63 @@ impl Watch {
     }
 }
 
+/// Several files whose content is read again whenever there may be news of them.
+pub struct Contents {
+    watches: Vec<Watch>,
+    /// The hash of what they held when they were looked at last.
+    seen: [u8; 32],
+}
+
+impl Contents {
+    /// These files, as they are now.
+    pub async fn of(paths: &[PathBuf]) -> Self {
+        let mut contents = Self { watches: paths.iter().map(|path| Watch::new(path)).collect(), seen: [0; 32] };
+        contents.look().await;
+        contents
+    }
+
+    /// Whether these are the files.
+    pub fn are_of(&self, paths: &[PathBuf]) -> bool {
+        self.watches.iter().map(|watch| &watch.path).eq(paths)
+    }
+
+    /// Whether they hold something else than when they were looked at last.
+    pub async fn look(&mut self) -> bool {
+        let mut hash = Sha256::new();
+        for watch in &self.watches {
+            watch.about_to_read();
+            // A pipe has been read to its end; it has no news.
+            let is_file = watch.path.metadata().is_ok_and(|metadata| metadata.is_file());
+            let content = if is_file { tokio::fs::read(&watch.path).await.ok() } else { None };
+            // One that cannot be read is no empty one, and where one ends the other begins.
+            hash.update(content.as_ref().map_or(u64::MAX, |content| content.len() as u64).to_le_bytes());
+            hash.update(content.map(Zeroizing::new).unwrap_or_default());
+        }
+        let now = hash.finalize().into();
+        std::mem::replace(&mut self.seen, now) != now
+    }
+
+    /// Resolves when they hold something else than when they were looked at last: soon after a hint from the operating
+    /// system, and without one within `interval`.
+    pub async fn changed(&mut self, interval: Duration) {
+        while !self.look().await {
+            let mut hints: Vec<_> = self.watches.iter().map(|watch| Box::pin(watch.changed())).collect();
+            let any = poll_fn(|cx| match hints.iter_mut().any(|hint| hint.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            let _ = timeout(interval, any).await;
+        }
+    }
+}
+
 /// Whether an event tells that somebody has read something: we ourselves, for one.
 fn is_only_a_look(event: &Event) -> bool {
     matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
 }
 
-/// Kubernetes never updates a file that is mounted by itself (`subPath`): such a store never changes, and nothing tells.
-pub(super) fn warn_of_mount_point(path: &Path) {
+/// Kubernetes never updates a file that is mounted by itself (`subPath`): it never changes, and nothing tells.
+pub fn warn_of_mount_point(path: &Path) {
     if let Ok(true) = is_mounted_file(path) {
         tracing::warn!(
             path = %path.display(),
@@ -152,6 +208,29 @@ fn is_mount_point(path: &Path, mounts: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What Kubernetes does with a mounted ConfigMap: the files are links through `..data`, which is replaced as a whole.
+    #[tokio::test]
+    async fn a_swapped_mount_is_news_and_the_same_bytes_are_none() {
+        let mount = tempfile::tempdir().unwrap();
+        let swap = |name: &str, content: &str| {
+            std::fs::create_dir(mount.path().join(name)).unwrap();
+            std::fs::write(mount.path().join(name).join("config"), content).unwrap();
+            std::os::unix::fs::symlink(name, mount.path().join("..data_tmp")).unwrap();
+            std::fs::rename(mount.path().join("..data_tmp"), mount.path().join("..data")).unwrap();
+        };
+        swap("..1", "one");
+        std::os::unix::fs::symlink("..data/config", mount.path().join("config")).unwrap();
+        let (day, missing) = (Duration::from_secs(86_400), mount.path().join("missing"));
+        let mut contents = Contents::of(&[missing.clone(), mount.path().join("config")]).await;
+        assert!(!contents.look().await);
+        swap("..2", "two");
+        timeout(Duration::from_secs(10), contents.changed(day)).await.expect("the operating system tells");
+        swap("..3", "two");
+        assert!(timeout(Duration::from_millis(300), contents.changed(day)).await.is_err(), "the bytes are the same");
+        std::fs::write(missing, "").unwrap();
+        timeout(Duration::from_secs(10), contents.changed(day)).await.expect("an empty file is not a missing one");
+    }
 
     #[test]
     fn a_mount_of_its_own_is_told_from_a_file_in_a_mount() {
