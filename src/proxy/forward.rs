@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TRANSFER_ENCODING,
+};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
@@ -26,6 +28,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// The id of a request, for finding it in logs.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// How many headers are added to most requests.
+const ADDED_HEADERS: usize = 9;
 
 /// A request that may be sent, once. Only a [`Permit`] makes one.
 pub(super) struct Outbound(Option<Request<Upload>>);
@@ -113,6 +118,8 @@ impl Outbound {
         set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
         strip_request(headers, &names.prefix, origin.peer_is_trusted);
+        // Grown once, not twice.
+        headers.reserve(ADDED_HEADERS);
         add_origin(headers, origin);
         if let Some(identity) = &identity {
             add_identity(headers, identity, names);
@@ -205,10 +212,10 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(X_REQUEST_ID, origin.id.to_value());
-    if !headers.get(TRACEPARENT).is_some_and(is_traceparent)
-        && let Some(value) = traceparent(origin.id)
-    {
-        headers.insert(TRACEPARENT, value);
+    match headers.entry(TRACEPARENT) {
+        Entry::Occupied(given) if is_traceparent(given.get()) => {}
+        Entry::Occupied(mut given) => drop(traceparent(origin.id).map(|value| given.insert(value))),
+        Entry::Vacant(missing) => drop(traceparent(origin.id).map(|value| missing.insert(value))),
     }
 }
 
@@ -241,11 +248,10 @@ fn is_traceparent(value: &HeaderValue) -> bool {
 /// A trace that begins here, with the request's id as its own. Sampled: servers that trace everything by default would
 /// otherwise stop doing so.
 fn traceparent(id: &RequestId) -> Option<HeaderValue> {
-    let id = id.as_bytes();
-    let mut value = *b"00-00000000000000000000000000000000-0000000000000001-01";
-    let hex = id.len() == 32 && id.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte));
-    value[3..35].copy_from_slice(id.get(..32).filter(|_| hex)?);
-    value[36..52].copy_from_slice(&id[16..32]);
+    let id = id.hex_digits()?;
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    value[3..35].copy_from_slice(id);
+    value[36..52].copy_from_slice(&id[16..]);
     HeaderValue::from_bytes(&value).ok()
 }
 

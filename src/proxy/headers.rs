@@ -153,16 +153,13 @@ pub(super) fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
 
 /// Removes some lines of one header, and keeps the others in their order.
 pub(super) fn remove_lines(headers: &mut HeaderMap, name: &HeaderName, lines: &Lines) {
-    let going = match lines {
+    let kept: Vec<HeaderValue> = match lines {
         Lines::None => return,
-        Lines::All => &[][..],
-        Lines::Some(going) => going,
-    };
-    let all = headers.get_all(name).iter().enumerate();
-    let kept: Vec<HeaderValue> = if going.is_empty() {
-        Vec::new()
-    } else {
-        all.filter(|(line, _)| !going.contains(line)).map(|(_, value)| value.clone()).collect()
+        Lines::All => Vec::new(),
+        Lines::Some(going) => {
+            let all = headers.get_all(name).iter().enumerate();
+            all.filter(|(line, _)| !going.contains(line)).map(|(_, value)| value.clone()).collect()
+        }
     };
     headers.remove(name);
     for value in kept {

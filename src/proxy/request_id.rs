@@ -32,10 +32,14 @@ impl RequestId {
         }
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// Its digits, if it is made of 32 hex digits in lower case.
+    pub(super) fn hex_digits(&self) -> Option<&[u8; 32]> {
         match self {
-            Self::Made(digits) => digits,
-            Self::Given(value) => value.as_bytes(),
+            Self::Made(digits) => Some(digits),
+            Self::Given(value) => {
+                let digits: &[u8; 32] = value.as_bytes().try_into().ok()?;
+                digits.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)).then_some(digits)
+            }
         }
     }
 }
