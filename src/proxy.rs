@@ -1,14 +1,15 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
 //! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, and by which config ([`live`]), what cannot be
-//! forwarded at all ([`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]), what the client gets
-//! ([`reply`], [`body`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and what is remembered of
-//! it ([`account`]).
+//! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
+//! what the client gets ([`reply`], [`body`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and
+//! what is remembered of it ([`account`]).
 
 mod account;
 mod body;
 mod forward;
 mod framing;
+mod head_guard;
 mod headers;
 mod listener;
 mod live;
@@ -32,6 +33,7 @@ use hyper::body::Incoming;
 use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
+use self::head_guard::Heads;
 pub use self::live::Live;
 use self::reply::{Answer, Deny, Hints, Replies};
 use self::request_id::RequestId;
@@ -91,16 +93,17 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let matched = session.shared.routes.find(&target);
     let route = matched.index;
     let view = session.shared.replica.view(account.started());
-    let Decided { decision, client } = session.decide(&request, &matched, &view, account.started());
+    let is_fit = session.heads.next_is_fit();
+    let Decided { decision, client } = session.decide(&request, is_fit, &matched, &view, account.started());
     account.decided(&decision, client, &view);
     let hints = Hints::of(&request);
     let permit = match decision {
         Ok(permit) => permit,
         Err(refusal) => {
-            let is_last = framing::has_doubtful_end(&request);
             let headers = std::mem::take(request.headers_mut());
             let mut response = reply::answer(refusal.answer, route, &hints, headers, &id, account);
-            if is_last {
+            // Where the next request would begin, nobody can say.
+            if !is_fit {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             return Admission::Refuse(response);
@@ -153,6 +156,7 @@ struct Session {
     upstream: Arc<Upstream>,
     worker: Arc<Worker>,
     watch: Arc<Watch>,
+    heads: Arc<Heads>,
     peer: IpAddr,
     peer_value: HeaderValue,
     peer_is_trusted: bool,
@@ -177,25 +181,32 @@ struct Shared {
 }
 
 impl Session {
-    fn new(current: Current, worker: Arc<Worker>, watch: Arc<Watch>, peer: IpAddr) -> Self {
+    fn new(current: Current, worker: Arc<Worker>, watch: Arc<Watch>, heads: Arc<Heads>, peer: IpAddr) -> Self {
         let Current { shared, upstream } = current;
         let peer = peer.to_canonical();
         let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let peer_is_trusted = shared.trusted.contains(peer);
-        Self { shared, upstream, worker, watch, peer, peer_value, peer_is_trusted }
+        Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted }
     }
 
     /// The same connection under the config that is in force now.
     fn renewed(&self) -> Self {
-        Self::new(self.worker.current(), self.worker.clone(), self.watch.clone(), self.peer)
+        Self::new(self.worker.current(), self.worker.clone(), self.watch.clone(), self.heads.clone(), self.peer)
     }
 
     /// Whether a request may pass, and be passed on as it stands.
-    fn decide(&self, request: &Request<Incoming>, matched: &Matched<'_>, view: &View, started: Instant) -> Decided {
+    fn decide(
+        &self,
+        request: &Request<Incoming>,
+        is_fit: bool,
+        matched: &Matched<'_>,
+        view: &View,
+        started: Instant,
+    ) -> Decided {
         let shared = &*self.shared;
-        if framing::is_refused(request.method()) {
-            let answer = Answer::Failure(Failure::MethodRefused);
-            return Decided { decision: Err(Refusal { answer, key: None }), client: None };
+        let refused = if is_fit { framing::is_refused(request.method()) } else { Some(Failure::BadRequest) };
+        if let Some(failure) = refused {
+            return Decided { decision: Err(Refusal { answer: Answer::Failure(failure), key: None }), client: None };
         }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =

@@ -6,9 +6,9 @@ use hyper::body::Body;
 
 use crate::telemetry::metrics::Failure;
 
-/// Whether no upstream is ever asked to do this: CONNECT would open a tunnel, TRACE shows what was sent.
-pub(super) fn is_refused(method: &Method) -> bool {
-    matches!(*method, Method::CONNECT | Method::TRACE)
+/// What no upstream is ever asked to do: CONNECT would open a tunnel, TRACE shows what was sent.
+pub(super) fn is_refused(method: &Method) -> Option<Failure> {
+    matches!(*method, Method::CONNECT | Method::TRACE).then_some(Failure::MethodRefused)
 }
 
 /// Why a request is not forwarded, whoever sent it.
@@ -34,11 +34,6 @@ const NOT_IN_HOST: [bool; 256] = {
     }
     table
 };
-
-/// Whether servers may disagree on where a request ends: whoever sent it may mean that the next one begins elsewhere.
-pub(super) fn has_doubtful_end<B: Body>(request: &Request<B>) -> bool {
-    !request.body().is_end_stream() && !is_plainly_framed(request.version(), request.headers())
-}
 
 /// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2), and no user in an absolute target.
 fn has_one_host<B>(request: &Request<B>) -> bool {
@@ -116,7 +111,8 @@ mod tests {
         }
         check("GET", "http://a/x", V11, &[], None);
         check("GET", "http://user@a/x", V11, &[("host", "a")], BAD);
-        assert!([Method::CONNECT, Method::TRACE].iter().all(is_refused) && !is_refused(&Method::OPTIONS));
+        assert!([Method::CONNECT, Method::TRACE].iter().all(|method| is_refused(method).is_some()));
+        assert_eq!(is_refused(&Method::OPTIONS), None);
         check(
             "GET",
             "/",

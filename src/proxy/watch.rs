@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::head_guard::HeadGuard;
 use crate::auth::grant::Timestamp;
 
 /// How often waiting connections are looked at.
@@ -184,33 +184,35 @@ pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl 
     .await;
 }
 
-/// A client's socket that notes the first bytes of a request.
+/// A client's socket that notes the first bytes of a request, and shows all of them to the guard.
 pub(super) struct WatchedSocket {
-    socket: TokioIo<TcpStream>,
+    socket: TcpStream,
     watch: Arc<Watch>,
+    guard: HeadGuard,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
-        Self { socket: TokioIo::new(socket), watch }
+    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>, guard: HeadGuard) -> Self {
+        Self { socket, watch, guard }
     }
 }
 
-impl Read for WatchedSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if result.is_ready() && self.watch.is(Doing::Idle) {
-            self.watch.enter(Doing::Head);
+impl AsyncRead for WatchedSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        if result.is_ready() {
+            this.guard.follow(&buffer.filled()[before..]);
+            if this.watch.is(Doing::Idle) {
+                this.watch.enter(Doing::Head);
+            }
         }
         result
     }
 }
 
-impl Write for WatchedSocket {
+impl AsyncWrite for WatchedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
         // The end of an answer may still be on its way to a slow client when the request has long been settled.

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::head_guard::{HeadGuard, Heads};
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::Upstream;
 use super::watch::{Signal, Sweeper, WaitLimits, WatchedSocket, drive};
@@ -137,7 +139,9 @@ fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let shared = current.shared.clone();
     let limits = WaitLimits { idle: shared.limits.idle_timeout, head: shared.limits.head_timeout };
     let watch = worker.sweeper.watch(limits);
-    let renewing = Renewing::new(Session::new(current, worker.clone(), watch.clone(), peer.ip()));
+    let heads = Arc::<Heads>::default();
+    let session = Session::new(current, worker.clone(), watch.clone(), heads.clone(), peer.ip());
+    let renewing = Renewing::new(session);
     let open = OpenConnection::new(shared.metrics.clone(), worker.clone());
     let mut builder = Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.
@@ -147,7 +151,8 @@ fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
         builder.max_headers(shared.limits.max_headers);
     }
     let service = service_fn(move |request| handle(renewing.session(), request));
-    let connection = builder.serve_connection(WatchedSocket::new(socket, watch.clone()), service);
+    let socket = WatchedSocket::new(socket, watch.clone(), HeadGuard::new(heads));
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
     spawn_isolated(open, async move {
         drive(&watch, connection, hyper::server::conn::http1::Connection::graceful_shutdown).await;
     });

@@ -279,21 +279,52 @@ fn ambiguous_paths_are_protected_where_they_are_let_through() {
     }
 }
 
+/// r6. hyper drops it, and a server behind may not.
 #[test]
-fn a_fragment_is_no_part_of_a_request() {
-    let (upstream, keyward, key) = serve("");
-    for (sent, expected) in [
-        ("/x#/../private", "/x"),
-        ("/x?a=1#b&api_key=y", "/x?a=1"),
-        ("/public/x#", "/public/x"),
-        ("/private#/public/x", "/private"),
-    ] {
-        let response = keyward.with_key(&key, "GET", sent);
-        assert!(matches!(response.status, 200 | 400), "{sent}");
-        assert!(upstream.take().iter().all(|received| received.head.target() == expected), "{sent}");
+fn a_fragment_is_refused_whoever_sends_it_and_wherever() {
+    let (upstream, keyward, key) = serve("proxy: { paths: lenient }");
+    const FRAGMENTS: &[&str] =
+        &["/x#/../private", "/x?a=1#b&api_key=y", "/public/x#", "/private#/public/x", "http://a/x#"];
+    for target in FRAGMENTS {
+        for value in [&*key.value, "wrong", ""] {
+            let response = keyward.get(target, &[("X-API-Key", value)]);
+            assert_eq!((response.status, response.value("connection").as_deref()), (400, Some("close")), "{target}");
+            assert!(response.value("x-request-id").is_some(), "{target}: found in the log");
+        }
     }
-    assert!(matches!(keyward.get("/private#/public/x", &[]).status, 400 | 401));
+    let count = keyward.metric("keyward_requests_total{code=\"4xx\",decision=\"error\",reason=\"bad_request\"}");
+    assert_eq!(count, FRAGMENTS.len() as f64 * 3.0);
     upstream.expect_nothing();
+}
+
+/// The same text where it is no target, and pipelined, in pieces as they come.
+#[test]
+fn a_number_sign_elsewhere_is_a_byte_like_any_other() {
+    let (upstream, keyward, key) = serve("");
+    let body = "GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n";
+    let fields = [("X-API-Key", &*key.value), ("Cookie", "a=#")];
+    let mut bytes = request("POST", "/one", &fields, body.as_bytes());
+    let chunked =
+        format!("POST /two HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n", key.value);
+    bytes.extend(format!("{chunked}{:x};#\r\n{body}\r\n0\r\n\r\n", body.len()).bytes());
+    bytes.extend(request("GET", "/three", &fields, b""));
+    for piece in [bytes.len(), 1, 11] {
+        let mut client = keyward.connect();
+        for piece in bytes.chunks(piece) {
+            client.send(piece);
+        }
+        let statuses: Vec<u16> = (0..3).map(|_| client.response().status).collect();
+        assert_eq!(statuses, [200; 3], "in pieces of {piece}");
+        let received = upstream.take();
+        let received: Vec<_> = received.iter().map(|one| (one.head.target(), &*one.body.bytes)).collect();
+        let expected = [("/one", body), ("/two", body), ("/three", "")];
+        assert_eq!(received, expected.map(|(target, body)| (target.to_owned(), body.as_bytes())));
+        // And behind all that, a fragment is found.
+        client.send(&request("GET", "/four#", &fields, b""));
+        assert_eq!(client.response().status, 400);
+        assert!(client.is_closed());
+        upstream.expect_nothing();
+    }
 }
 
 #[test]
