@@ -10,6 +10,7 @@ pub mod decision;
 pub mod digest;
 pub mod grant;
 pub mod key;
+pub mod limit;
 pub mod path;
 pub mod query;
 pub mod route;
@@ -51,7 +52,8 @@ pub struct Locksmith {
 ///
 /// # Errors
 /// The first rule that it breaks, in the order: path, one credential, its form, known, live, environment, address,
-/// class, scope.
+/// class, scope, limit. The last is the one step that is more than a look: what passes has taken one request from the
+/// key's limit, and what is denied for anything else has not.
 pub fn authorize(
     facts: &Facts<'_>,
     matched: &Matched<'_>,
@@ -73,16 +75,21 @@ pub fn authorize(
     let digest = secret.ok_or(Denial::MalformedCredential)?.digest(&locksmith.pepper);
     let grant = keys.grant(&digest).map_err(Denial::from)?.ok_or(Denial::UnknownCredential)?;
 
-    let denied = |denial| Denied { denial, key: Some(grant.key) };
+    let denied = |denial| Denied { denial, key: Some(grant.key), exhausted: None };
     is_live(&grant, keys, now).map_err(denied)?;
     is_of_environment(&grant, matched.rule.environment).map_err(denied)?;
-    if !keys.allows(grant.allowlist, facts.client) {
+    if !keys.allows(grant.restrictions, facts.client) {
         return Err(denied(Denial::AddressNotAllowed));
     }
     if grant.access == Access::ReadOnly && class_of(facts.method, matched) == Class::Write {
         return Err(denied(Denial::ReadOnlyKey));
     }
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
+    if grant.is_limited
+        && let Err(exhausted) = keys.take(&grant)
+    {
+        return Err(Denied { exhausted: Some(exhausted), ..denied(Denial::RateLimited) });
+    }
 
     let referer = cleaned_referer(facts.headers, &matched.rule.forms, |_| true);
     let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
@@ -158,3 +165,6 @@ fn covers(scope: &scope::Scope, own_level: Level, matched: &Matched<'_>, keys: &
     };
     matched.captured.iter().all(agrees) && (names_own_level || known_below())
 }
+
+#[cfg(test)]
+mod tests;

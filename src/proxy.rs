@@ -2,8 +2,8 @@
 //!
 //! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, and by which config ([`live`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
-//! what the client gets ([`reply`], [`body`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and
-//! what is remembered of it ([`account`]).
+//! what the client gets ([`reply`], [`rate`], [`body`]), what waits too long ([`watch`]), what a request is called
+//! ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
 mod body;
@@ -13,6 +13,7 @@ mod head_guard;
 mod headers;
 mod listener;
 mod live;
+mod rate;
 pub mod reply;
 mod request_id;
 pub mod upstream;
@@ -43,6 +44,7 @@ use self::worker::{Current, Worker};
 use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::{Denied, Permit};
 use crate::auth::grant::KeyIndex;
+use crate::auth::limit::Exhausted;
 use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
 use crate::lifecycle::{Lifecycle, Phase};
@@ -102,6 +104,9 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
         Err(refusal) => {
             let headers = std::mem::take(request.headers_mut());
             let mut response = reply::answer(refusal.answer, route, &hints, headers, &id, account);
+            if let Some(exhausted) = refusal.exhausted {
+                rate::tell(&exhausted, response.headers_mut());
+            }
             // Where the next request would begin, nobody can say.
             if !is_fit {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -148,6 +153,19 @@ struct Decided {
 struct Refusal {
     answer: Answer,
     key: Option<KeyIndex>,
+    exhausted: Option<Exhausted>,
+}
+
+impl From<Denied> for Refusal {
+    fn from(Denied { denial, key, exhausted }: Denied) -> Self {
+        Self { answer: Answer::Denial(denial), key, exhausted }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { answer: Answer::Failure(failure), key: None, exhausted: None }
+    }
 }
 
 /// One connection of a client, under one config.
@@ -206,17 +224,16 @@ impl Session {
         let shared = &*self.shared;
         let refused = if is_fit { framing::is_refused(request.method()) } else { Some(Failure::BadRequest) };
         if let Some(failure) = refused {
-            return Decided { decision: Err(Refusal { answer: Answer::Failure(failure), key: None }), client: None };
+            return Decided { decision: Err(failure.into()), client: None };
         }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =
             Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };
         let now = self.worker.sweeper.wall_at(started);
-        let decision = authorize(&facts, matched, &shared.locksmith, view, now);
-        let decision = decision.map_err(|Denied { denial, key }| Refusal { answer: Answer::Denial(denial), key });
+        let decision = authorize(&facts, matched, &shared.locksmith, view, now).map_err(Refusal::from);
         // What is denied needs no second look: nothing of it is sent.
         let decision = decision.and_then(|permit| match framing::unfit(request, shared.limits.max_headers) {
-            Some(failure) => Err(Refusal { answer: Answer::Failure(failure), key: None }),
+            Some(failure) => Err(failure.into()),
             None => Ok(permit),
         });
         Decided { decision, client }

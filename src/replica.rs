@@ -4,6 +4,7 @@
 //! [`Writer`]. News of a few records is applied in place; a full pull builds a new table beside the old one and swaps it,
 //! so that a request sees either the old state or the new.
 
+mod meters;
 mod table;
 
 use std::net::IpAddr;
@@ -16,7 +17,8 @@ use arc_swap::{ArcSwap, Guard};
 use self::table::Table;
 pub use self::table::{Change, Counts, Draft, KeyFacts, Names};
 use crate::auth::digest::Digest;
-use crate::auth::grant::{AllowlistIndex, Grant, KeyIndex, Keys, ScopeIndex, Unavailable};
+use crate::auth::grant::{Grant, KeyIndex, Keys, RestrictionsIndex, ScopeIndex, State, Unavailable};
+use crate::auth::limit::Exhausted;
 use crate::auth::scope::{Scope, Step};
 
 /// What the workers share and only sync writes.
@@ -47,7 +49,7 @@ pub enum Status {
 impl Replica {
     /// An empty replica, which knows nothing until its writer says so.
     pub fn new(max_staleness: Duration) -> (Arc<Self>, Writer) {
-        let draft = Draft::default();
+        let draft = Draft::new(Arc::default());
         let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
         let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness });
         (replica.clone(), Writer { replica, draft })
@@ -60,7 +62,7 @@ impl Replica {
             Status::Expired(_) => Err(Unavailable::Expired),
             Status::Usable(_) => Ok(()),
         };
-        View { table: self.table.load(), availability }
+        View { table: self.table.load(), availability, now }
     }
 
     /// How much it can be believed now.
@@ -82,6 +84,7 @@ impl Replica {
 pub struct View {
     table: Guard<Arc<Table>>,
     availability: Result<(), Unavailable>,
+    now: Instant,
 }
 
 impl View {
@@ -108,8 +111,12 @@ impl Keys for View {
         self.table.is_active(index)
     }
 
-    fn allows(&self, allowlist: AllowlistIndex, address: Option<IpAddr>) -> bool {
-        self.table.allows(allowlist, address)
+    fn allows(&self, restrictions: RestrictionsIndex, address: Option<IpAddr>) -> bool {
+        self.table.allows(restrictions, address)
+    }
+
+    fn take(&self, grant: &Grant) -> Result<(), Exhausted> {
+        self.table.take(grant, self.now)
     }
 }
 
@@ -123,14 +130,25 @@ impl Writer {
     /// Applies news in place: owners must come before what they own.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
+            let unlimited = id_without_limit(&change);
             self.draft.apply(change);
+            // Afterwards: a request that saw the key as it was may have made its meter meanwhile.
+            if let Some(id) = unlimited {
+                self.draft.meters().forget(&id);
+            }
         }
+    }
+
+    /// A table to be built from everything. It shares the meters of the present one.
+    pub fn draft(&self) -> Draft {
+        Draft::new(self.draft.meters())
     }
 
     /// Puts a table built from everything in place of the present one.
     pub fn replace(&mut self, draft: Draft) {
         self.replica.table.store(draft.table());
         self.draft = draft;
+        self.draft.meters().keep(|id| self.draft.is_limited(id));
     }
 
     /// A successful pull began then: what is here was true at that time.
@@ -141,6 +159,19 @@ impl Writer {
     /// How many records of each kind there are.
     pub fn counts(&self) -> Counts {
         self.draft.counts()
+    }
+}
+
+/// The key that news is about, if it has no limit from now on, or no use for one.
+fn id_without_limit(change: &Change) -> Option<Box<str>> {
+    match change {
+        Change::Key(id, facts) if facts.limit.is_none() || facts.state == State::Revoked => Some(id.clone()),
+        Change::KeyGone(id) => Some(id.clone()),
+        Change::Key(..)
+        | Change::Scope { .. }
+        | Change::ScopeGone(_)
+        | Change::Secret { .. }
+        | Change::SecretGone(_) => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::auth::address::Networks;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
 use crate::lifecycle::Lifecycle;
-use crate::replica::{Change, Draft, KeyFacts, Writer};
+use crate::replica::{Change, KeyFacts, Writer};
 use crate::store::record::{Body, KeyBody, Kind, Record, ScopeState};
 use crate::store::{Revision, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -79,7 +79,7 @@ impl<S: Store> Sync<S> {
         let began = Instant::now();
         let mut pull = self.store.pull(self.revision).await?;
         let pulled = if pull.full {
-            let mut draft = Draft::default();
+            let mut draft = self.writer.draft();
             while let Some(batch) = pull.records.next().await? {
                 batch.iter().filter_map(|record| self.change(record)).for_each(|change| draft.apply(change));
                 // The control plane has other things to do than a pull of a million records.
@@ -186,6 +186,7 @@ fn facts(body: KeyBody) -> Result<KeyFacts, String> {
         scope: body.scope,
         environment: body.env,
         access: body.access,
+        limit: body.rate_limit,
         expires_at: body.expires_at.unwrap_or(Timestamp::NEVER),
         state: body.state,
     })

@@ -8,6 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::credential::{Form, Place};
 use super::grant::{Grant, KeyIndex, Unavailable};
+use super::limit::Exhausted;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub enum Denial {
     OutsideScope,
     /// A key of the other environment.
     WrongEnvironment,
+    /// The key was used as often as its limit allows.
+    RateLimited,
     /// The replica has not been loaded yet.
     ReplicaNotLoaded,
     /// The replica is older than `max_staleness`.
@@ -58,7 +61,7 @@ pub struct Terms {
 
 impl Denial {
     /// All of them, in order of declaration: the series of metrics and the tables of answers are made for each.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MissingCredential,
         Self::MalformedCredential,
         Self::UnknownCredential,
@@ -72,6 +75,7 @@ impl Denial {
         Self::ReadOnlyKey,
         Self::OutsideScope,
         Self::WrongEnvironment,
+        Self::RateLimited,
         Self::ReplicaNotLoaded,
         Self::ReplicaExpired,
     ];
@@ -81,6 +85,7 @@ impl Denial {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         const WHO: StatusCode = StatusCode::UNAUTHORIZED;
         const NO: StatusCode = StatusCode::FORBIDDEN;
+        const SLOWER: StatusCode = StatusCode::TOO_MANY_REQUESTS;
         const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         let (status, public_code, label) = match self {
             Self::MissingCredential => (WHO, "missing_credential", "missing_credential"),
@@ -96,6 +101,7 @@ impl Denial {
             Self::ReadOnlyKey => (NO, "read_only_key", "read_only_key"),
             Self::OutsideScope => (NO, "outside_scope", "outside_scope"),
             Self::WrongEnvironment => (NO, "wrong_environment", "wrong_environment"),
+            Self::RateLimited => (SLOWER, "rate_limited", "rate_limited"),
             Self::ReplicaNotLoaded => (LATER, "unavailable", "replica_not_loaded"),
             Self::ReplicaExpired => (LATER, "unavailable", "replica_expired"),
         };
@@ -124,11 +130,13 @@ pub struct Denied {
     pub denial: Denial,
     /// Whose.
     pub key: Option<KeyIndex>,
+    /// The limit, where that is why.
+    pub exhausted: Option<Exhausted>,
 }
 
 impl From<Denial> for Denied {
     fn from(denial: Denial) -> Self {
-        Self { denial, key: None }
+        Self { denial, key: None, exhausted: None }
     }
 }
 

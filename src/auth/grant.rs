@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::digest::Digest;
+use super::limit::Exhausted;
 use super::scope::Scope;
 
 /// A point in time, in milliseconds since 1970 UTC; prints as RFC 3339 with milliseconds (seed V11).
@@ -150,13 +151,13 @@ impl ScopeIndex {
     pub const EVERYWHERE: Self = Self(u32::MAX);
 }
 
-/// Where the replica keeps an allowlist; equal lists share one.
+/// Where the replica keeps an allowlist and a limit; keys with the same two share one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllowlistIndex(pub u32);
+pub struct RestrictionsIndex(pub u32);
 
-impl AllowlistIndex {
-    /// No list: any address (seed V16).
-    pub const ANY: Self = Self(u32::MAX);
+impl RestrictionsIndex {
+    /// No list: any address (seed V16). And no limit.
+    pub const NONE: Self = Self(u32::MAX);
 }
 
 /// What one secret opens. A copy is handed out, so no lock is held while a request is served.
@@ -166,8 +167,8 @@ pub struct Grant {
     pub key: KeyIndex,
     /// The key's scope.
     pub scope: ScopeIndex,
-    /// The addresses it may come from.
-    pub allowlist: AllowlistIndex,
+    /// The addresses it may come from, and how often.
+    pub restrictions: RestrictionsIndex,
     /// When the key ends.
     pub expires_at: Timestamp,
     /// When this secret ends: it may be retired before its key.
@@ -178,6 +179,8 @@ pub struct Grant {
     pub environment: Environment,
     /// Its state.
     pub state: State,
+    /// Whether a limit is among its restrictions: most keys have none, and need not look.
+    pub is_limited: bool,
 }
 
 /// Why nothing can be known about any key now: answered with 503, never 401, since clients throw keys away on 401.
@@ -202,8 +205,13 @@ pub trait Keys {
     fn scope_of_step(&self, step: &super::scope::Step) -> Option<&Scope>;
     /// Whether the scope and all above it exist and are active.
     fn is_active(&self, index: ScopeIndex) -> bool;
-    /// Whether an allowlist has the address. An address that is not known is on none but the list of any.
-    fn allows(&self, allowlist: AllowlistIndex, address: Option<IpAddr>) -> bool;
+    /// Whether the allowlist has the address. An address that is not known is on none but the list of any.
+    fn allows(&self, restrictions: RestrictionsIndex, address: Option<IpAddr>) -> bool;
+    /// Takes one request, at the moment that this view is of, from what the key's limit still gives.
+    ///
+    /// # Errors
+    /// When that is nothing.
+    fn take(&self, grant: &Grant) -> Result<(), Exhausted>;
 }
 
 #[cfg(test)]
@@ -212,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_grant_stays_small() {
-        assert!(size_of::<Grant>() <= 48, "{}", size_of::<Grant>());
+        assert_eq!(size_of::<Grant>(), 32, "a million keys have a million of them");
     }
 
     #[test]

@@ -39,16 +39,17 @@ Examples:
 The input is JSON lines (.jsonl, .ndjson, .json), CSV (.csv) or TSV (.tsv) with a header row; \
 without one of these endings its first line tells. A row is a line. Columns, in any order:
 
-  value    the key that clients present: one of our own, or of a shape that the config declares
-  sha256   instead of value: its SHA-256 in 64 hex digits
-  id       the key's id; a new one if empty
-  name     1 to 50 characters; the id if empty
-  access   rw, read-write, ro or read-only; rw if empty
-  ips      addresses and networks between commas; any, or empty, for any
-  scope    such as organization:acme/project:p1; everywhere if empty
-  env      live or test; if empty what the value says, else live
-  expires  a time such as 2027-01-31 or 2027-01-31T12:00:00Z; never if empty
-  user     who it was handed to
+  value       the key that clients present: one of our own, or of a shape that the config declares
+  sha256      instead of value: its SHA-256 in 64 hex digits
+  id          the key's id; a new one if empty
+  name        1 to 50 characters; the id if empty
+  access      rw, read-write, ro or read-only; rw if empty
+  ips         addresses and networks between commas; any, or empty, for any
+  scope       such as organization:acme/project:p1; everywhere if empty
+  env         live or test; if empty what the value says, else live
+  expires     a time such as 2027-01-31 or 2027-01-31T12:00:00Z; never if empty
+  user        who it was handed to
+  rate_limit  how often it may be used, such as 100/1m; as often as it likes if empty or none
 
 Rows that cannot be imported are written to a file, with the line and the reason before them; it \
 can be corrected and imported. The same input can be imported again: what is there already, with \

@@ -39,6 +39,7 @@ pub(super) fn key_body(name: &str) -> KeyBody {
         env: Environment::Live,
         access: Access::ReadWrite,
         ips: vec![],
+        rate_limit: None,
         expires_at: None,
         state: State::Active,
         created_by: None,

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use super::exit::Failure;
 use crate::auth::address::{Networks, NotANetwork};
 use crate::auth::grant::{Environment, Timestamp};
+use crate::auth::limit::{Limit, NotALimit};
 use crate::store::record::is_key_id;
 
 /// Why a text is not what an option wants.
@@ -119,6 +120,18 @@ impl Expiry {
         };
         let future = (time > now).then_some(time);
         future.ok_or_else(|| Failure::Usage(format!("--expires {time} has passed; `keyward key disable` stops a key")))
+    }
+}
+
+/// How often a key may be used; `none` for as often as it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateLimit(pub(crate) Option<Limit>);
+
+impl FromStr for RateLimit {
+    type Err = NotALimit;
+
+    fn from_str(text: &str) -> Result<Self, NotALimit> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|limit| Self(Some(limit))) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tables behind the replica: grants by digest, and what grants name by index.
 //!
-//! Ids, names, scopes and allowlists stand in append-only tables, so that a reader needs no lock and an index, once handed
+//! Ids, names, scopes and restrictions stand in append-only tables, so that a reader needs no lock and an index, once handed
 //! out, stays good. A key that is renamed gets a new place; the old one, some fifty bytes, stays until the next full pull.
 
 use std::collections::HashMap;
@@ -8,13 +8,16 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use hashbrown::HashTable;
 
+use super::meters::Meters;
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
-use crate::auth::grant::{Access, AllowlistIndex, Environment, Grant, KeyIndex, ScopeIndex, State, Timestamp};
+use crate::auth::grant::{Access, Environment, Grant, KeyIndex, RestrictionsIndex, ScopeIndex, State, Timestamp};
+use crate::auth::limit::{Exhausted, Limit};
 use crate::auth::scope::{Scope, Step};
 
 /// A digest is its own hash.
@@ -46,7 +49,15 @@ pub(super) struct Table {
     scopes: boxcar::Vec<Node>,
     /// Where the nodes are whose last step this is: usually one.
     steps: DashMap<Step, Vec<ScopeIndex>>,
-    allowlists: boxcar::Vec<Networks>,
+    restrictions: boxcar::Vec<Restrictions>,
+    meters: Arc<Meters>,
+}
+
+/// Where a key may be used from, and how often.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Restrictions {
+    networks: Networks,
+    limit: Option<Limit>,
 }
 
 /// Id, name and user in one allocation.
@@ -111,10 +122,15 @@ impl Table {
         true
     }
 
-    pub(super) fn allows(&self, allowlist: AllowlistIndex, address: Option<IpAddr>) -> bool {
-        let listed =
-            || self.allowlists.get(allowlist.0 as usize).zip(address).is_some_and(|(list, a)| list.contains(a));
-        allowlist == AllowlistIndex::ANY || listed()
+    pub(super) fn allows(&self, restrictions: RestrictionsIndex, address: Option<IpAddr>) -> bool {
+        let list = || self.restrictions.get(restrictions.0 as usize).map(|restrictions| &restrictions.networks);
+        let has_it = |list: &Networks| list.is_empty() || address.is_some_and(|address| list.contains(address));
+        restrictions == RestrictionsIndex::NONE || list().is_some_and(has_it)
+    }
+
+    pub(super) fn take(&self, grant: &Grant, now: Instant) -> Result<(), Exhausted> {
+        let limit = self.restrictions.get(grant.restrictions.0 as usize).and_then(|restrictions| restrictions.limit);
+        limit.map_or(Ok(()), |limit| self.meters.take(self.names(grant.key).id, limit, now))
     }
 
     fn node(&self, index: ScopeIndex) -> Option<&Node> {
@@ -159,6 +175,8 @@ pub struct KeyFacts {
     pub access: Access,
     /// The addresses it may come from; any if empty.
     pub networks: Networks,
+    /// How often it may be used.
+    pub limit: Option<Limit>,
     /// When it ends.
     pub expires_at: Timestamp,
     /// Its state.
@@ -221,7 +239,7 @@ pub struct Draft {
     /// The same the other way round.
     orphaned: HashMap<Digest, Box<str>>,
     scopes: HashMap<Scope, ScopeIndex>,
-    allowlists: HashMap<Networks, AllowlistIndex>,
+    restrictions: HashMap<Restrictions, RestrictionsIndex>,
 }
 
 /// The secrets of a key: nearly always one, so that one needs no allocation.
@@ -234,6 +252,23 @@ enum Secrets {
 }
 
 impl Draft {
+    /// An empty one, whose keys have these meters.
+    pub(super) fn new(meters: Arc<Meters>) -> Self {
+        Self { table: Arc::new(Table { meters, ..Table::default() }), ..Self::default() }
+    }
+
+    pub(super) fn meters(&self) -> Arc<Meters> {
+        self.table.meters.clone()
+    }
+
+    /// Whether a key has a limit, and can ever be used.
+    pub(super) fn is_limited(&self, id: &str) -> bool {
+        let Some(place) = self.find_key(id) else { return false };
+        let secret = self.secrets[place as usize].as_slice().first();
+        let grant = secret.and_then(|secret| self.table.grant(secret)).or_else(|| self.idle.get(&place).copied());
+        grant.is_some_and(|grant| grant.is_limited && grant.state != State::Revoked)
+    }
+
     pub(super) fn table(&self) -> Arc<Table> {
         self.table.clone()
     }
@@ -276,14 +311,15 @@ impl Draft {
         index
     }
 
-    fn allowlist_index(&mut self, networks: &Networks) -> AllowlistIndex {
-        if networks.is_empty() {
-            return AllowlistIndex::ANY;
+    fn restrictions_index(&mut self, networks: &Networks, limit: Option<Limit>) -> RestrictionsIndex {
+        if networks.is_empty() && limit.is_none() {
+            return RestrictionsIndex::NONE;
         }
-        let known = self.allowlists.get(networks).copied();
+        let restrictions = Restrictions { networks: networks.clone(), limit };
+        let known = self.restrictions.get(&restrictions).copied();
         known.unwrap_or_else(|| {
-            let index = AllowlistIndex(index(self.table.allowlists.push(networks.clone())));
-            self.allowlists.insert(networks.clone(), index);
+            let index = RestrictionsIndex(index(self.table.restrictions.push(restrictions.clone())));
+            self.restrictions.insert(restrictions, index);
             index
         })
     }
@@ -294,12 +330,13 @@ impl Draft {
         let grant = Grant {
             key: KeyIndex(key),
             scope: facts.scope.as_ref().map_or(ScopeIndex::EVERYWHERE, |scope| self.scope_index(scope)),
-            allowlist: self.allowlist_index(&facts.networks),
+            restrictions: self.restrictions_index(&facts.networks, facts.limit),
             expires_at: facts.expires_at,
             not_after: Timestamp::NEVER,
             access: facts.access,
             environment: facts.environment,
             state: facts.state,
+            is_limited: facts.limit.is_some(),
         };
         for digest in self.secrets[key as usize].as_slice() {
             self.table.grants.alter(digest, |_, old| Grant { not_after: old.not_after, ..grant });

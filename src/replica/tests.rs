@@ -20,6 +20,7 @@ fn facts(name: &str) -> KeyFacts {
         environment: Environment::Live,
         access: Access::ReadWrite,
         networks: Networks::default(),
+        limit: None,
         expires_at: Timestamp::NEVER,
         state: State::Active,
     }
@@ -133,12 +134,57 @@ fn an_unknown_address_is_only_on_the_list_of_any() {
         loaded([key("a", KeyFacts { networks, ..facts("A") }), secret(1, "a"), key("b", facts("B")), secret(2, "b")]);
     let view = replica.view(Instant::now());
     let allows = |n, address: Option<&str>| {
-        view.allows(view.grant(&digest(n)).unwrap().unwrap().allowlist, address.map(|a| a.parse().unwrap()))
+        view.allows(view.grant(&digest(n)).unwrap().unwrap().restrictions, address.map(|a| a.parse().unwrap()))
     };
     assert_eq!(
         [allows(1, Some("10.1.1.1")), allows(1, Some("11.1.1.1")), allows(1, None), allows(2, None)],
         [true, false, false, true]
     );
+}
+
+#[test]
+fn what_was_taken_of_a_limit_is_forgotten_only_with_the_limit() {
+    let limited = |name: &str| KeyFacts { limit: "2/1h".parse().ok(), ..facts(name) };
+    let (replica, mut writer) = loaded([key("a", limited("A")), secret(1, "a"), secret(2, "a"), key("b", facts("B"))]);
+    let began = Instant::now();
+    let take = |n, seconds| {
+        let view = replica.view(began + Duration::from_secs(seconds));
+        view.take(&view.grant(&digest(n)).unwrap().unwrap()).map_err(|exhausted| exhausted.retry_after)
+    };
+    assert_eq!([take(1, 0), take(2, 0), take(1, 0), take(2, 1)], [Ok(()), Ok(()), Err(1800), Err(1799)]);
+
+    // Neither by a change of something else, nor by another name, nor by a full pull.
+    writer.apply([key("a", KeyFacts { access: Access::ReadOnly, ..limited("A") })]);
+    writer.apply([key("a", limited("A2")), secret(3, "b")]);
+    assert_eq!(take(1, 1), Err(1799));
+    let mut draft = writer.draft();
+    [key("a", limited("A3")), secret(1, "a"), key("b", facts("B")), secret(3, "b")]
+        .into_iter()
+        .for_each(|change| draft.apply(change));
+    writer.replace(draft);
+    assert_eq!([take(1, 1), take(3, 1), take(3, 1), take(3, 1)], [Err(1799), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(writer.draft.meters().len(), 1, "a key without a limit has no meter");
+
+    // A higher limit holds at once, and what was taken counts.
+    writer.apply([key("a", KeyFacts { limit: "3/1h".parse().ok(), ..facts("A3") })]);
+    assert_eq!([take(1, 1), take(1, 1)], [Ok(()), Err(1200)]);
+
+    writer.apply([key("a", facts("A3"))]);
+    for gone in [
+        key("a", facts("A3")),
+        key("a", KeyFacts { state: State::Revoked, ..limited("A3") }),
+        Change::KeyGone("a".into()),
+    ] {
+        writer.apply([key("a", limited("A3")), secret(1, "a")]);
+        assert_eq!([take(1, 1), take(1, 1), take(1, 1)], [Ok(()), Ok(()), Err(1800)]);
+        writer.apply([gone]);
+        assert_eq!(writer.draft.meters().len(), 0);
+    }
+    writer.apply([key("a", limited("A3")), secret(1, "a")]);
+    assert_eq!(take(1, 1), Ok(()));
+    let draft = writer.draft();
+    writer.replace(draft);
+    assert_eq!(writer.draft.meters().len(), 0, "nor does a full pull without the key leave one");
 }
 
 #[test]
@@ -186,7 +232,7 @@ proptest! {
         let mut full: Vec<Change> = names.into_iter().map(|(id, name)| Change::Key(id, facts(&name))).collect();
         full.extend(owners.into_iter().map(|(digest, key)| Change::Secret { digest, key, not_after: Timestamp::NEVER }));
         if order { full.reverse(); }
-        let mut draft = Draft::default();
+        let mut draft = writer.draft();
         full.into_iter().for_each(|change| draft.apply(change));
         let before = writer.counts();
         writer.replace(draft);

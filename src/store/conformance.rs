@@ -275,6 +275,7 @@ pub(super) fn key(id: &str, name: &str) -> Put {
         env: Environment::Live,
         access: Access::ReadOnly,
         ips: vec!["10.0.0.0/8".to_owned()],
+        rate_limit: None,
         expires_at: None,
         state: State::Active,
         created_by: None,

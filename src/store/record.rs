@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::digest::Digest;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
+use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 
 /// The kinds of records.
@@ -125,6 +126,9 @@ pub struct KeyBody {
     /// Addresses and networks it may be used from; any if empty (V16).
     #[serde(default)]
     pub ips: Vec<String>,
+    /// How often it may be used, such as `100/1m`; as often as it likes if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Limit>,
     /// When it ends; never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -295,6 +299,7 @@ mod tests {
             (RecordId::key("k1"), good.replace("read-only", "all")),
             (RecordId::key("k1"), good.replace("\"env\"", "\"quota\":1,\"env\"")),
             (RecordId::key("k1"), good.replace("\"access\":\"read-only\",", "")),
+            (RecordId::key("k1"), good.replace("\"env\"", "\"rate_limit\":\"0/1m\",\"env\"")),
             (RecordId::key("k 1"), good.to_owned()),
             (RecordId::key("k1"), good[..40].to_owned()),
             (RecordId { kind: Kind::Secret, id: "xyz".into() }, r#"{"key":"k1"}"#.to_owned()),

@@ -11,6 +11,7 @@ mod cognitive3d; // a header with a level in it, and the tree of scopes
 mod drain; // stopping without losing a request
 mod faults; // what goes wrong on the way, and what is answered then
 mod forwarding; // what passes, what is removed and what is added
+mod limits; // how often a key may be used
 mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
 mod streaming; // bodies that do not fit into memory

@@ -27,6 +27,7 @@ enum Column {
     Env,
     Expires,
     User,
+    RateLimit,
     /// In files of rejected rows: where the row was.
     Line,
     /// In files of rejected rows: why it is there.
@@ -36,7 +37,7 @@ enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Value,
         Self::Sha256,
         Self::Id,
@@ -47,11 +48,12 @@ impl Column {
         Self::Env,
         Self::Expires,
         Self::User,
+        Self::RateLimit,
         Self::Line,
         Self::Reason,
         Self::Text,
     ];
-    const NAMES: &str = "value, sha256, id, name, access, ips, scope, env, expires, user";
+    const NAMES: &str = "value, sha256, id, name, access, ips, scope, env, expires, user, rate_limit";
 
     const fn label(self) -> &'static str {
         match self {
@@ -65,6 +67,7 @@ impl Column {
             Self::Env => "env",
             Self::Expires => "expires",
             Self::User => "user",
+            Self::RateLimit => "rate_limit",
             Self::Line => "line",
             Self::Reason => "reason",
             Self::Text => "text",
@@ -135,6 +138,9 @@ pub(super) struct Fields<'r> {
     /// Who it was handed to.
     #[serde(borrow)]
     pub(super) user: Option<Text<'r>>,
+    /// How often it may be used.
+    #[serde(borrow)]
+    pub(super) rate_limit: Option<Text<'r>>,
     line: Option<IgnoredAny>,
     reason: Option<IgnoredAny>,
     text: Option<IgnoredAny>,
@@ -165,6 +171,7 @@ impl<'r> Fields<'r> {
             Column::Env => self.env = text,
             Column::Expires => self.expires = text,
             Column::User => self.user = text,
+            Column::RateLimit => self.rate_limit = text,
             Column::Line | Column::Reason | Column::Text => {}
         }
     }

@@ -12,8 +12,9 @@ use crate::auth::Locksmith;
 use crate::auth::address::Networks;
 use crate::auth::digest::{Digest, parse_hex};
 use crate::auth::grant::{Access, Environment, State, Timestamp};
+use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
-use crate::cli::values::{KeyName, UserName};
+use crate::cli::values::{KeyName, RateLimit, UserName};
 use crate::store::record::{KeyBody, KeyType, SecretBody, is_key_id};
 
 /// Why a row is rejected. It never repeats a field, since any of them may hold a value by mistake.
@@ -99,20 +100,21 @@ pub(super) struct Settings {
     env: Environment,
     expires_at: Option<Timestamp>,
     user: Option<String>,
+    rate_limit: Option<Limit>,
 }
 
 impl Settings {
     /// Those of a key that is there.
     pub(super) fn of(key: KeyBody) -> Self {
-        let KeyBody { user, scope, env, access, ips, expires_at, .. } = key;
-        Self { scope, access, ips, env, expires_at, user }
+        let KeyBody { user, scope, env, access, ips, rate_limit, expires_at, .. } = key;
+        Self { scope, access, ips, env, expires_at, user, rate_limit }
     }
 }
 
 impl Hash for Settings {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { scope, access, ips, env, expires_at, user } = self;
-        (scope, access.label(), ips, env.label(), expires_at, user).hash(state);
+        let Self { scope, access, ips, env, expires_at, user, rate_limit } = self;
+        (scope, access.label(), ips, env.label(), expires_at, user, rate_limit).hash(state);
     }
 }
 
@@ -142,6 +144,7 @@ impl Row {
             env,
             expires_at: given(&fields.expires).map(time).transpose()?,
             user: given(&fields.user).map(user).transpose()?,
+            rate_limit: given(&fields.rate_limit).map_or(Ok(None), rate_limit)?,
         };
         let id = given(&fields.id).map(id).transpose()?;
         let name = given(&fields.name).map(name).transpose()?;
@@ -151,7 +154,7 @@ impl Row {
 
     /// The record of its key under that id.
     pub(super) fn key_body(&self, id: &str, actor: &str, now: Timestamp) -> KeyBody {
-        let Settings { scope, access, ips, env, expires_at, user } = self.settings.clone();
+        let Settings { scope, access, ips, env, expires_at, user, rate_limit } = self.settings.clone();
         KeyBody {
             name: self.name.clone().unwrap_or_else(|| default_name(id)),
             key_type: KeyType::Api,
@@ -160,6 +163,7 @@ impl Row {
             env,
             access,
             ips,
+            rate_limit,
             expires_at,
             state: State::Active,
             created_by: Some(actor.to_owned()),
@@ -189,6 +193,7 @@ impl Row {
             ("env", own.env != theirs.env),
             ("expires", own.expires_at != theirs.expires_at),
             ("user", own.user != theirs.user),
+            ("rate_limit", own.rate_limit != theirs.rate_limit),
         ];
         columns.into_iter().filter_map(|(column, differs)| differs.then_some(column)).collect()
     }
@@ -256,6 +261,11 @@ fn name(text: &str) -> Result<String, Reason> {
 fn user(text: &str) -> Result<String, Reason> {
     let user = UserName::from_str(text).map(|user| user.0);
     user.map_err(|_| Reason::from("`user` must be 1 to 255 characters, none of them a control character"))
+}
+
+fn rate_limit(text: &str) -> Result<Option<Limit>, Reason> {
+    let limit = RateLimit::from_str(text).map(|limit| limit.0);
+    limit.map_err(|why| Reason::from(format!("`rate_limit`: {why}")))
 }
 
 fn access(text: &str) -> Result<Access, Reason> {

@@ -56,13 +56,13 @@ const B: &str = "0123456789abcdef0123";
 #[test]
 fn the_three_formats_say_the_same() {
     let scope = "organization:acme/project:p1";
-    let columns = ["value", "id", "name", "access", "ips", "scope", "env", "expires", "user"];
-    let fields = [A, "k1", "CI", "ro", "10.0.0.0/8, ::1", scope, "test", "2027-01-31", "ann"];
+    let columns = ["value", "id", "name", "access", "ips", "scope", "env", "expires", "user", "rate_limit"];
+    let fields = [A, "k1", "CI", "ro", "10.0.0.0/8, ::1", scope, "test", "2027-01-31", "ann", "100/60s"];
     let csv = format!("{}\n\"{}\"\n", columns.join(","), fields.join("\",\""));
     let tsv = format!("{}\n{}\n", columns.join("\t"), fields.join("\t"));
     let json = json!({
         "value": A, "id": "k1", "name": "CI", "access": "read-only", "ips": ["10.0.0.0/8", "::1"], "scope": scope,
-        "env": "test", "expires": "2027-01-31T00:00:00Z", "user": "ann",
+        "env": "test", "expires": "2027-01-31T00:00:00Z", "user": "ann", "rate_limit": "100/1m",
     });
     let json = format!("{json}\n");
     for (name, text) in [("k.csv", csv), ("k.tsv", tsv), ("k.jsonl", json)] {
@@ -71,7 +71,7 @@ fn the_three_formats_say_the_same() {
         let key = serde_json::to_value(place.key("k1")).unwrap();
         let expected = json!({
             "name": "CI", "type": "api", "user": "ann", "scope": scope, "env": "test", "access": "read-only",
-            "ips": ["10.0.0.0/8", "::1"], "expires_at": "2027-01-31T00:00:00.000Z", "state": "active",
+            "ips": ["10.0.0.0/8", "::1"], "rate_limit": "100/1m", "expires_at": "2027-01-31T00:00:00.000Z", "state": "active",
             "created_by": "cli:ann", "created_time": "2026-11-22T12:00:00.000Z",
             "updated_by": "cli:ann", "updated_time": "2026-11-22T12:00:00.000Z",
         });
@@ -164,6 +164,19 @@ fn bad_rows_are_put_aside_with_their_reasons() {
     for secret in [A, B, "hunter2", "kw_live_broken"] {
         assert!(!ran.out.contains(secret) && !ran.err.contains(secret), "{ran:?}");
     }
+}
+
+#[test]
+fn a_limit_is_read_or_the_row_put_aside() {
+    let place = Place::new();
+    let other = "abcdefabcdefabcdefab";
+    let ran = place.import("k.csv", &format!("value,id,rate_limit\n{A},k1,none\n{B},k2,5/1s\n{other},k3,0/1s\n"));
+    counts(&ran, 2, 0, 1);
+    let limit = |id| place.key(id).rate_limit.map(|limit| limit.to_string());
+    assert_eq!((limit("k1"), limit("k2").as_deref()), (None, Some("5/1s")));
+    assert!(place.rejects("k.csv.rejected").contains("`rate_limit`: write from 1 to 1000000 requests"));
+    counts(&place.import("k.csv", &format!("value,id,rate_limit\n{B},k2,6/1s\n")), 0, 0, 1);
+    assert!(place.rejects("k.csv.rejected").contains("with other settings: rate_limit"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::records::{Changed, Session};
-use crate::cli::values::{Env, Expiry, KeyName, Net, UserName};
+use crate::cli::values::{Env, Expiry, KeyName, Net, RateLimit, UserName};
 use crate::store::Store;
 use crate::store::record::KeyBody;
 
@@ -16,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   keyward key update ID --name \"CI of Acme\" --read-only
   keyward key update ID --ip 10.0.0.0/8 --ip 2001:db8::/32
-  keyward key update ID --expires 90d
+  keyward key update ID --expires 90d --rate-limit 100/1m
 
 A list of networks replaces the one before. A change that lets the key do more is marked in the audit.";
 
@@ -58,6 +58,9 @@ struct Changes {
     /// Its world
     #[arg(long, value_enum)]
     env: Option<Env>,
+    /// How often it may be used: 100/1m, 10000/1d; none for as often as it likes
+    #[arg(long, value_name = "REQUESTS/TIME")]
+    rate_limit: Option<RateLimit>,
     /// When it ends: 90d, 2027-01-31, 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", conflicts_with = "never_expires")]
     expires: Option<Expiry>,
@@ -88,6 +91,9 @@ impl Changes {
         }
         if let Some(env) = self.env {
             body.env = env.into();
+        }
+        if let Some(RateLimit(limit)) = self.rate_limit {
+            body.rate_limit = limit;
         }
         if self.never_expires || self.expires.is_some() {
             body.expires_at = self.expires.map(|expiry| expiry.after(now)).transpose()?;
@@ -210,6 +216,8 @@ mod tests {
         check("--scope organization:a", "--everywhere", json!([{"scope": "organization:a"}, {"scope": null}, true]));
         check("--user ann", "--no-user", json!([{"user": "ann"}, {"user": null}, false]));
         check("--env test", "--env live", json!([{"env": "test"}, {"env": "live"}, true]));
+        check("", "--rate-limit 5/1s", json!([{"rate_limit": null}, {"rate_limit": "5/1s"}, false]));
+        check("--rate-limit 5/1s", "--rate-limit none", json!([{"rate_limit": "5/1s"}, {"rate_limit": null}, true]));
         let time = "2027-02-20T12:00:00.000Z";
         check("", "--expires 90d", json!([{"expires_at": null}, {"expires_at": time}, false]));
         check("--expires 90d", "--never-expires", json!([{"expires_at": time}, {"expires_at": null}, true]));
@@ -219,7 +227,7 @@ mod tests {
     fn a_change_that_changes_nothing_is_none() {
         let bench = Bench::new();
         bench.create("--name CI --id k1");
-        for words in ["update k1 --name CI", "update k1 --any-ip", "enable k1"] {
+        for words in ["update k1 --name CI", "update k1 --any-ip", "update k1 --rate-limit none", "enable k1"] {
             let ran = bench.key(words, Output::Table);
             assert_eq!((ran.code, ran.err.as_str()), (0, "key k1 is like that already\n"), "{words}");
         }

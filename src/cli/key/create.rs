@@ -12,7 +12,7 @@ use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::records::{ATTEMPTS, Session, Stored, target, with_all_above};
-use crate::cli::values::{Env, Expiry, KeyId, KeyName, Net, NotAValue, UserName};
+use crate::cli::values::{Env, Expiry, KeyId, KeyName, Net, NotAValue, RateLimit, UserName};
 use crate::store::record::{KeyBody, KeyType, Kind, RecordId, ScopeBody, ScopeState, SecretBody, new_id, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
@@ -44,6 +44,9 @@ pub(crate) struct CreateArgs {
     /// Its world
     #[arg(long, value_enum, default_value = "live")]
     env: Env,
+    /// How often it may be used: 100/1m, 10000/1d; as often as it likes if not given
+    #[arg(long, value_name = "REQUESTS/TIME")]
+    rate_limit: Option<RateLimit>,
     /// When it ends: 90d, 2027-01-31, 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     expires: Option<Expiry>,
@@ -62,8 +65,8 @@ impl CreateArgs {
     /// A key with a name and nothing else that is special about it.
     fn named(name: &str, read_only: bool) -> Result<Self, Failure> {
         let name = name.parse().map_err(|error: NotAValue| Failure::Usage(error.to_string()))?;
-        let (ips, env) = (Vec::new(), Env::Live);
-        Ok(Self { name, read_only, ips, scope: None, env, expires: None, user: None, id: None, record: false })
+        let (ips, env, expires, user) = (Vec::new(), Env::Live, None, None);
+        Ok(Self { name, read_only, ips, scope: None, env, rate_limit: None, expires, user, id: None, record: false })
     }
 }
 
@@ -87,6 +90,7 @@ impl Draft {
             env: args.env.into(),
             access: if args.read_only { Access::ReadOnly } else { Access::ReadWrite },
             ips: args.ips.into_iter().map(|net| net.0).collect(),
+            rate_limit: args.rate_limit.and_then(|limit| limit.0),
             expires_at: args.expires.map(|expiry| expiry.after(now)).transpose()?,
             state: State::Active,
             created_by: Some(actor.to_owned()),
@@ -264,7 +268,7 @@ mod tests {
     fn one_commit_makes_everything_and_its_audit_has_no_secret() {
         let bench = Bench::new();
         let words = "create --name CI --read-only --ip 10.0.0.0/8,::1 --scope organization:acme --env test --user ann \
-                     --expires 90d";
+                     --rate-limit 100/60s --expires 90d";
         let ran = bench.key(words, Output::Json);
         let (json, commits) = (ran.json(), bench.session.store.commits());
         let value = json["value"].as_str().unwrap();
@@ -284,6 +288,7 @@ mod tests {
             ("scope", json!("organization:acme")),
             ("env", json!("test")),
             ("user", json!("ann")),
+            ("rate_limit", json!("100/1m")),
             ("expires_at", json!("2027-02-20T12:00:00.000Z")),
             ("state", json!("active")),
             ("created_by", json!("cli:ann")),

@@ -18,7 +18,8 @@ pub(crate) fn widens(before: &KeyBody, after: &KeyBody) -> bool {
     let scope = before.scope.as_ref().is_some_and(|b| after.scope.as_ref().is_none_or(|a| !b.covers(a)));
     let expiry = before.expires_at.unwrap_or(Timestamp::NEVER) < after.expires_at.unwrap_or(Timestamp::NEVER);
     let user = after.user.is_some() && before.user != after.user;
-    access || environment || scope || expiry || user || widens_addresses(&before.ips, &after.ips)
+    let limit = before.rate_limit.is_some_and(|b| after.rate_limit.is_none_or(|a| a.is_wider_than(b)));
+    access || environment || scope || expiry || user || limit || widens_addresses(&before.ips, &after.ips)
 }
 
 /// Whether some address is on the list after and not on the list before. A network that only several networks cover
@@ -72,6 +73,16 @@ mod tests {
         check(|_| (), |k| k.user = Some("root".into()), true);
         check(|k| k.user = Some("root".into()), |k| k.user = None, false);
         check(|_| (), |k| k.name = "other".into(), false);
+    }
+
+    #[test]
+    fn more_requests_are_an_escalation() {
+        let limit = |text: &str| Some(text.parse().unwrap());
+        check(|k| k.rate_limit = limit("3/1h"), |k| k.rate_limit = limit("4/1h"), true);
+        check(|k| k.rate_limit = limit("3/1h"), |k| k.rate_limit = limit("3/1m"), true);
+        check(|k| k.rate_limit = limit("3/1h"), |k| k.rate_limit = None, true);
+        check(|k| k.rate_limit = limit("3/1h"), |k| k.rate_limit = limit("2/1h"), false);
+        check(|_| (), |k| k.rate_limit = limit("3/1h"), false);
     }
 
     #[test]

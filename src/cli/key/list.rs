@@ -19,7 +19,7 @@ pub(super) async fn all<S: Store>(
     match output {
         Output::Json => console.json_array(everything.keys.iter())?,
         Output::Table => {
-            let headers = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "EXPIRES", "CREATED"];
+            let headers = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "LIMIT", "EXPIRES", "CREATED"];
             console.table(headers, everything.keys.iter().map(|key| row(key, &everything, session.now)))?;
         }
     }
@@ -29,7 +29,7 @@ pub(super) async fn all<S: Store>(
     Ok(Exit::Ok)
 }
 
-fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [String; 9] {
+fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [String; 10] {
     let body = &key.body;
     [
         key.id.to_string(),
@@ -39,6 +39,7 @@ fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [Strin
         body.env.label().to_owned(),
         scope(body),
         addresses(&body.ips),
+        limit(body),
         expiry(body),
         minutes(body.created_time),
     ]
@@ -56,6 +57,10 @@ fn standing(body: &KeyBody, everything: &Everything, now: Timestamp) -> &'static
 
 fn scope(body: &KeyBody) -> String {
     body.scope.as_ref().map_or_else(|| "everywhere".to_owned(), ToString::to_string)
+}
+
+fn limit(body: &KeyBody) -> String {
+    body.rate_limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
 }
 
 fn expiry(body: &KeyBody) -> String {
@@ -134,13 +139,14 @@ fn details(key: &Stored<KeyBody>, secrets: &[SecretView<'_>], console: &mut Cons
         ("env", body.env.label().to_owned()),
         ("scope", scope(body)),
         ("ips", if body.ips.is_empty() { "any".to_owned() } else { printable(&body.ips.join(", ")) }),
+        ("rate limit", limit(body)),
         ("user", or_dash(body.user.as_deref())),
         ("expires", body.expires_at.map_or_else(|| "never".to_owned(), |time| time.to_string())),
         ("created", who(&body.created_by, body.created_time)),
         ("updated", who(&body.updated_by, body.updated_time)),
         ("revision", key.revision.to_string()),
     ] {
-        console.line(format_args!("{field:10}{value}"))?;
+        console.line(format_args!("{field:12}{value}"))?;
     }
     console.line("")?;
     let row = |secret: &SecretView<'_>| {
@@ -158,7 +164,7 @@ mod tests {
     #[test]
     fn a_table_says_whether_keys_work() {
         let bench = Bench::new();
-        bench.create("--name CI --id a --read-only --ip 10.0.0.0/8 --env test --expires 2027-01-31");
+        bench.create("--name CI --id a --read-only --ip 10.0.0.0/8 --env test --rate-limit 5/60s --expires 2027-01-31");
         bench.create("--name Two --id b --ip ::1,::2,::3,::4");
         bench.create("--name Three --id c --scope organization:acme/project:p1");
         bench.key("disable b", Output::Table);
@@ -167,10 +173,21 @@ mod tests {
         let cells: Vec<Vec<&str>> =
             out.lines().map(|line| line.split("  ").filter(|c| !c.is_empty()).collect()).collect();
         let (scope, created) = ("organization:acme/project:p1", "2026-11-22T12:00Z");
-        let header = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "EXPIRES", "CREATED"];
-        let a = ["a", "CI", "active", "read-only", "test", "everywhere", "10.0.0.0/8", "2027-01-31T00:00Z", created];
-        let b = ["b", "Two", "disabled", "read-write", "live", "everywhere", "::1,::2,+2", "never", created];
-        let c = ["c", "Three", "suspended", "read-write", "live", scope, "any", "never", created];
+        let header = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "LIMIT", "EXPIRES", "CREATED"];
+        let a = [
+            "a",
+            "CI",
+            "active",
+            "read-only",
+            "test",
+            "everywhere",
+            "10.0.0.0/8",
+            "5/1m",
+            "2027-01-31T00:00Z",
+            created,
+        ];
+        let b = ["b", "Two", "disabled", "read-write", "live", "everywhere", "::1,::2,+2", "none", "never", created];
+        let c = ["c", "Three", "suspended", "read-write", "live", scope, "any", "none", "never", created];
         assert_eq!(
             cells.iter().map(|row| row.iter().map(|c| c.trim()).collect()).collect::<Vec<Vec<_>>>(),
             [header, a, b, c]

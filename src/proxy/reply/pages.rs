@@ -44,6 +44,7 @@ fn wording(answer: Answer) -> Wording {
 fn title(denial: Denial) -> &'static str {
     match denial.terms().status {
         StatusCode::BAD_REQUEST => "Bad Request",
+        StatusCode::TOO_MANY_REQUESTS => "Too Many Requests",
         StatusCode::SERVICE_UNAVAILABLE => "Service Unavailable",
         _ => "Access Denied",
     }
@@ -64,6 +65,7 @@ fn detail(denial: Denial) -> &'static str {
         Denial::ReadOnlyKey => "The API key may only read.",
         Denial::OutsideScope => "The API key does not reach this resource.",
         Denial::WrongEnvironment => "The API key belongs to another environment.",
+        Denial::RateLimited => "The API key has been used too often; try again later.",
         Denial::ReplicaNotLoaded | Denial::ReplicaExpired => {
             "API keys cannot be checked at the moment; try again shortly."
         }
@@ -116,8 +118,9 @@ fn oauth_error(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "invalid_token",
         StatusCode::FORBIDDEN => "insufficient_scope",
+        // Nothing is wrong with the request: the same one passes later.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
         _ if status.is_client_error() => "invalid_request",
-        StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
         _ => "server_error",
     }
 }
@@ -269,6 +272,7 @@ mod tests {
         for (answer, status) in [
             (Answer::Denial(Denial::ReplicaExpired), 503),
             (Answer::Denial(Denial::AmbiguousPath), 400),
+            (Answer::Denial(Denial::RateLimited), 429),
             (Answer::Failure(Failure::Unreachable), 502),
             (Answer::Failure(Failure::Timeout), 504),
         ] {

@@ -27,6 +27,7 @@ const ENDS: &[(&str, &str)] = &[
     ("denial", "read_only_key"),
     ("denial", "outside_scope"),
     ("denial", "wrong_environment"),
+    ("denial", "rate_limited"),
     ("denial", "replica_not_loaded"),
     ("denial", "replica_expired"),
     ("error", "bad_request"),
@@ -142,6 +143,7 @@ fn each_request_counts_once_as_what_it_was() {
     let (good, read_only) = (create(&[]), create(&["--read-only"]));
     let (foreign, short) = (create(&["--ip", "10.0.0.0/8"]), create(&["--expires", "1ms"]));
     let (acme, frozen) = (create(&["--scope", "organization:acme"]), create(&["--scope", "organization:frozen"]));
+    let once = create(&["--rate-limit", "1/1h"]);
     let (revoked, disabled) = (create(&["--id", "revoked"]), create(&["--id", "disabled"]));
     site.json(&["key", "revoke", "revoked"]);
     site.json(&["key", "disable", "disabled"]);
@@ -176,6 +178,8 @@ fn each_request_counts_once_as_what_it_was() {
         ("POST", "/a", vec![read_only], ["denial", "read_only_key", "4xx"]),
         ("GET", "/organizations/other", vec![acme], ["denial", "outside_scope", "4xx"]),
         ("GET", "/test", vec![good.clone()], ["denial", "wrong_environment", "4xx"]),
+        ("GET", "/a", vec![once.clone()], ["permit", "ok", "2xx"]),
+        ("GET", "/a", vec![once], ["denial", "rate_limited", "4xx"]),
         ("GET", "/a", vec![good.clone(), second_host], ["error", "bad_request", "4xx"]),
         ("GET", "/a", wide, ["error", "head_too_large", "4xx"]),
         ("TRACE", "/a", vec![good.clone()], ["error", "method_refused", "5xx"]),

@@ -216,6 +216,12 @@ impl Keyward {
         self.process.said.wait_for_line(message)
     }
 
+    /// Waits for a line of its log with this field, and gives it.
+    #[track_caller]
+    pub(crate) fn wait_for_line_with(&self, field: &str, value: &Value) -> Value {
+        self.process.said.wait_for(field, value)
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         let id = self.id().to_string();
@@ -281,14 +287,19 @@ impl Said {
 
     #[track_caller]
     fn wait_for_line(&self, message: &str) -> Value {
+        self.wait_for("message", &message.into())
+    }
+
+    #[track_caller]
+    fn wait_for(&self, field: &str, value: &Value) -> Value {
         let find = |bytes: &[u8]| {
             let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
             let mut lines = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-            lines.find(|line| line["message"] == message)
+            lines.find(|line| line[field] == *value)
         };
         let bytes = self.bytes.lock().unwrap();
         let (bytes, _) = self.more.wait_timeout_while(bytes, PATIENCE, |bytes| find(bytes).is_none()).unwrap();
-        find(&bytes).unwrap_or_else(|| panic!("no line {message:?} in:\n{}", String::from_utf8_lossy(&bytes)))
+        find(&bytes).unwrap_or_else(|| panic!("no line with {field} {value} in:\n{}", String::from_utf8_lossy(&bytes)))
     }
 }
 
