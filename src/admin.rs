@@ -1,14 +1,14 @@
-//! For those who run Keyward: what state it is in. It says nothing that is secret and changes nothing.
+//! For those who run Keyward: what state it is in, and that it shall read its config again. It says nothing that is secret.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::control::Page;
-use crate::lifecycle::Lifecycle;
+use crate::control::{Ask, Page};
+use crate::lifecycle::{Lifecycle, Reloads};
 use crate::replica::{Replica, Status};
 use crate::telemetry::metrics::Metrics;
 
@@ -27,15 +27,22 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What is in trouble.
     pub lifecycle: Lifecycle,
+    /// Who reads the config again; `None` where it is not in a file.
+    pub reloads: Option<Reloads>,
 }
 
 impl Admin {
-    /// The page at a path.
-    pub fn page(&self, path: &str, _query: &str) -> Page {
-        match path {
-            "/status" => self.status(),
+    /// The page that is asked for.
+    pub async fn page(&self, ask: &Ask) -> Page {
+        match (ask.path.as_str(), &self.reloads) {
+            ("/status", _) if ask.only_looks() => self.status(),
+            ("/status", _) => Page::not_allowed("GET, HEAD"),
+            ("/-/reload", Some(_)) if ask.method != Method::POST => Page::not_allowed("POST"),
+            ("/-/reload", Some(_)) if ask.is_of_web_page => Page::text(StatusCode::FORBIDDEN, "not for web pages\n"),
+            ("/-/reload", Some(reloads)) => reload(reloads).await,
             _ => {
-                let error = json!({"code": "not_found", "message": "not found; there is /status"});
+                let message = "not found; there are /status and POST /-/reload";
+                let error = json!({"code": "not_found", "message": message});
                 page(
                     StatusCode::NOT_FOUND,
                     &json!({"success": false, "result": null, "links": null, "errors": [error]}),
@@ -62,6 +69,14 @@ impl Admin {
     }
 }
 
+/// As Prometheus answers it: in words, and a config with mistakes is the server's trouble, not the request's.
+async fn reload(reloads: &Reloads) -> Page {
+    match reloads.ask().await {
+        Ok(done) => Page::text(StatusCode::OK, format!("{done}\n")),
+        Err(why) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
+    }
+}
+
 fn page(status: StatusCode, body: &serde_json::Value) -> Page {
-    Page { status, content_type: "application/json", body: format!("{body}\n") }
+    Page::new(status, "application/json", format!("{body}\n"))
 }

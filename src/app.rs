@@ -1,15 +1,20 @@
 //! The whole: starts every part, hands each what it needs, and stops them in order. The only module that knows all others.
 
+mod reload;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use self::reload::{Fixed, Parts, Reloader};
 use crate::admin::Admin;
-use crate::config::Config;
-use crate::control::{self, Page};
-use crate::lifecycle::{Lifecycle, Phase, stop_signal};
+use crate::config::{Config, Source};
+use crate::control::{self, Ask, Page};
+use crate::files::Contents;
+use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
 use crate::ops::Ops;
 use crate::proxy::{self, Surroundings};
 use crate::replica::{Replica, Status};
@@ -45,14 +50,15 @@ pub enum Error {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, and then until what is in flight has ended.
+/// Serves until SIGTERM or SIGINT, and then until what is in flight has ended. When `source` says something else, that is
+/// put in force.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn serve(config: Config) -> Result<(), Error> {
+pub fn serve(config: Config, source: Source) -> Result<(), Error> {
     let logs = Logs::start(&config.log);
     logs.install(&config.log);
-    control_runtime()?.block_on(async { start(config, &logs)?.until_stopped().await })
+    control_runtime()?.block_on(async { start(config, Some(source), &logs)?.until_stopped().await })
 }
 
 /// The runtime of the control plane: one thread, apart from the workers, so that no scrape or pull delays a request.
@@ -73,19 +79,19 @@ pub struct App {
     pub ops: Option<SocketAddr>,
     replica: Arc<Replica>,
     lifecycle: Lifecycle,
-    drain_delay: Duration,
     data_plane: proxy::Running,
     /// What never ends: one that does ends the process, since nobody would notice what it no longer does.
     tasks: JoinSet<std::io::Result<()>>,
 }
 
-/// Binds every listener first, so that a taken port stops the start, and then starts every part. Must be called within the
-/// runtime of the control plane.
+/// Binds every listener first, so that a taken port stops the start, and then starts every part. With a source, the config
+/// is read again when there is reason to. Must be called within the runtime of the control plane.
 ///
 /// # Errors
 /// When a port is taken, the store cannot be opened, or the system refuses something.
-pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
-    let Config { proxy, admin, ops, sync, store, locksmith, log: _, warnings: _ } = config;
+pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App, Error> {
+    let first = (Fixed::of(&config), Contents::new(&config.files));
+    let Config { proxy, admin, ops, sync, store, locksmith, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
     let ops_listener = ops.map(|ops| bind("ops.listen", ops.listen)).transpose()?;
@@ -94,7 +100,8 @@ pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();
-    let sync = Sync::new(store, writer, sync.poll_interval, metrics.clone(), lifecycle.clone());
+    let (poll_interval, poll) = watch::channel(sync.poll_interval);
+    let sync = Sync::new(store, writer, poll, metrics.clone(), lifecycle.clone());
     tasks.spawn(async move {
         sync.run().await;
         Ok(())
@@ -106,18 +113,36 @@ pub fn start(config: Config, logs: &Logs) -> Result<App, Error> {
         dropped: logs.dropped(),
         lifecycle: lifecycle.clone(),
     };
-    let ops = serve_pages(&mut tasks, ops_listener, move |path, query| ops.page(path, query))?;
-    let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone() };
-    let admin = serve_pages(&mut tasks, admin_listener, move |path, query| admin.page(path, query))?;
+    let ops = serve_pages(&mut tasks, ops_listener, move |ask| std::future::ready(ops.page(&ask)))?;
+    let (reloads, asked) = Reloads::new();
+    let reloads = source.is_some().then_some(reloads);
+    let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone(), reloads };
+    let admin = Arc::new(admin);
+    let admin = serve_pages(&mut tasks, admin_listener, move |ask| {
+        let admin = admin.clone();
+        async move { admin.page(&ask).await }
+    })?;
 
     let address = proxy_listener.local_addr()?;
-    let (drain_delay, workers) = (proxy.limits.drain_delay, proxy.workers);
+    let workers = proxy.workers.count;
     let access: AccessLogger = logs.access.clone();
-    let surroundings = Surroundings { replica: replica.clone(), metrics, access, lifecycle: lifecycle.clone() };
+    let surroundings = Surroundings {
+        replica: replica.clone(),
+        metrics: metrics.clone(),
+        access: access.clone(),
+        lifecycle: lifecycle.clone(),
+    };
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
+    if let Some(source) = source {
+        let (live, level) = (data_plane.live(), logs.level());
+        let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
+        let parts = Parts { live, replica, poll_interval, access, level, metrics, lifecycle };
+        tasks.spawn(Reloader::new(source, first, asked, parts)?.run());
+    }
     lifecycle.enter(Phase::Serving);
-    tracing::info!(proxy = %address, ?admin, ?ops, workers, "serving");
-    Ok(App { proxy: address, admin, ops, replica, lifecycle, drain_delay, data_plane, tasks })
+    let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
+    tracing::info!(proxy = %address, admin = shown(admin), ops = shown(ops), workers, "serving");
+    Ok(App { proxy: address, admin, ops, replica, lifecycle, data_plane, tasks })
 }
 
 impl App {
@@ -149,7 +174,7 @@ impl App {
     /// Fails readiness, goes on for the configured delay, finishes what is in flight.
     async fn stop(self) {
         self.lifecycle.enter(Phase::Leaving);
-        tokio::time::sleep(self.drain_delay).await;
+        tokio::time::sleep(self.data_plane.live().drain_delay()).await;
         self.lifecycle.enter(Phase::Draining);
         let (data_plane, (joined, done)) = (self.data_plane, tokio::sync::oneshot::channel());
         // Joining threads blocks; the ops listener goes on meanwhile. It is no task of the runtime's, which would wait for
@@ -175,13 +200,14 @@ fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error>
     TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
 }
 
-fn serve_pages<A>(
+fn serve_pages<A, F>(
     tasks: &mut JoinSet<std::io::Result<()>>,
     listener: Option<TcpListener>,
     answer: A,
 ) -> Result<Option<SocketAddr>, Error>
 where
-    A: Fn(&str, &str) -> Page + Send + std::marker::Sync + 'static,
+    A: Fn(Ask) -> F + Send + std::marker::Sync + 'static,
+    F: Future<Output = Page> + Send + 'static,
 {
     let Some(listener) = listener else { return Ok(None) };
     let address = listener.local_addr()?;

@@ -28,6 +28,7 @@ use self::init::InitArgs;
 use self::key::KeyCommand;
 use self::open::World;
 use self::scope::ScopeCommand;
+use crate::config::{Overrides, Source};
 use crate::{app, config};
 
 const EXAMPLES: &str = "\
@@ -179,10 +180,10 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
 
 /// Reads the config and serves until the process is told to stop.
 fn serve(args: ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    let world = World::of_process(args.set);
-    let config = config::load(&args.config.config, &world.overrides)?;
+    let source = Source { path: args.config.config, overrides: Overrides::of_process(args.set) };
+    let config = source.load()?;
     open::warn(&config.warnings, console);
-    app::serve(config)?;
+    app::serve(config, source)?;
     Ok(Exit::Ok)
 }
 

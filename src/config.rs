@@ -22,7 +22,7 @@ mod tests;
 mod values;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub locksmith: Arc<Locksmith>,
     /// Logs.
     pub log: telemetry::Config,
+    /// The files it was read from.
+    pub files: Vec<PathBuf>,
     /// What is doubtful, for the log.
     pub warnings: Vec<Finding>,
 }
@@ -67,6 +69,25 @@ pub struct KeyStoreConfig {
     pub warnings: Vec<Finding>,
 }
 
+/// Where the config is, and what lies over it; it can be read more than once.
+#[derive(Clone)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// The environment and the flags.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// Reads it as it is now.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Config, Mistakes> {
+        load(&self.path, &self.overrides)
+    }
+}
+
 /// Reads the config of `keyward serve`.
 ///
 /// # Errors
@@ -74,8 +95,9 @@ pub struct KeyStoreConfig {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Mistakes> {
     let (parts, report) = read(path, overrides, Purpose::Serve)?;
     report.finish(|warnings| {
-        let Parts { proxy, admin, ops, sync, store, locksmith, log } = parts;
-        Some(Config { proxy: proxy?, admin, ops, sync, store: store?, locksmith: locksmith?, log, warnings })
+        let Parts { proxy, admin, ops, sync, store, locksmith, log, files } = parts;
+        let (proxy, store, locksmith) = (proxy?, store?, locksmith?);
+        Some(Config { proxy, admin, ops, sync, store, locksmith, log, files, warnings })
     })
 }
 
@@ -111,6 +133,7 @@ struct Parts {
     store: Option<Location>,
     locksmith: Option<Arc<Locksmith>>,
     log: telemetry::Config,
+    files: Vec<PathBuf>,
 }
 
 /// Reads the file and everything laid over it, as far as it can be read.
@@ -128,8 +151,7 @@ fn read(path: &Path, overrides: &Overrides, purpose: Purpose) -> Result<(Parts, 
     if purpose == Purpose::Serve && raw.proxy.is_none() && !report.has_mistake_within(&at) {
         report.mistake(&at, "is missing; say where requests go, such as `proxy: { upstream: http://127.0.0.1:9000 }`");
     }
-    let base = path.parent().unwrap_or(Path::new(""));
-    let parts = Parts::from_raw(&raw, base, overrides, &mut report);
+    let parts = Parts::from_raw(&raw, path, overrides, &mut report);
     Ok((parts, report))
 }
 
@@ -161,7 +183,8 @@ fn raw_of(overrides: &Overrides, report: &mut Report) -> Option<raw::File> {
 }
 
 impl Parts {
-    fn from_raw(raw: &raw::File, base: &Path, overrides: &Overrides, report: &mut Report) -> Self {
+    fn from_raw(raw: &raw::File, path: &Path, overrides: &Overrides, report: &mut Report) -> Self {
+        let base = path.parent().unwrap_or(Path::new(""));
         let store =
             raw.store.as_ref().and_then(|text| report.take(&OptionPath::of(["store"]), Location::parse(text, base)));
         let locksmith = raw.keys.as_ref().and_then(|keys| keys::locksmith(keys, base, overrides, report)).map(Arc::new);
@@ -171,7 +194,9 @@ impl Parts {
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, report);
         let admin = listeners.admin.map(|listen| admin::Config { listen });
         let ops = listeners.ops.map(|listen| ops::Config { listen });
-        Self { proxy, admin, ops, sync, store, locksmith, log }
+        let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());
+        let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file))).collect();
+        Self { proxy, admin, ops, sync, store, locksmith, log, files }
     }
 }
 

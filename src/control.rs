@@ -1,11 +1,11 @@
-//! A small HTTP server for the control plane: pages made on the spot, nothing streamed, nothing uploaded.
+//! A small HTTP server for the control plane: short questions and pages, nothing streamed, nothing uploaded.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -20,6 +20,25 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A question. Its body, if it has one, is not read.
+pub struct Ask {
+    /// What is to be done.
+    pub method: Method,
+    /// The path.
+    pub path: String,
+    /// The query, empty if there is none.
+    pub query: String,
+    /// Whether a web page asks, which browsers let it do from anywhere.
+    pub is_of_web_page: bool,
+}
+
+impl Ask {
+    /// Whether it only wants to see something.
+    pub fn only_looks(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+}
+
 /// An answer.
 pub struct Page {
     /// Its status.
@@ -28,22 +47,36 @@ pub struct Page {
     pub content_type: &'static str,
     /// What it says.
     pub body: String,
+    /// The methods that are understood, where the one of the question is not.
+    pub allow: Option<&'static str>,
 }
 
 impl Page {
     /// Plain text.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self::new(status, "text/plain; charset=utf-8", body.into())
+    }
+
+    /// Something of a media type.
+    pub fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, body, allow: None }
+    }
+
+    /// The method is not one of these, which are given as the value of `Allow`.
+    pub fn not_allowed(allow: &'static str) -> Self {
+        let page = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("only {}\n", allow.replace(", ", " and ")));
+        Self { allow: Some(allow), ..page }
     }
 }
 
-/// Answers GET and HEAD with what `answer` makes of the path and the query.
+/// Answers every question with what `answer` makes of it.
 ///
 /// # Errors
 /// When the socket cannot be used.
-pub async fn serve<A>(listener: TcpListener, answer: A) -> std::io::Result<()>
+pub async fn serve<A, F>(listener: TcpListener, answer: A) -> std::io::Result<()>
 where
-    A: Fn(&str, &str) -> Page + Send + Sync + 'static,
+    A: Fn(Ask) -> F + Send + Sync + 'static,
+    F: Future<Output = Page> + Send + 'static,
 {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -60,8 +93,8 @@ where
         };
         let answer = answer.clone();
         let service = service_fn(move |request| {
-            let response = respond(&request, &*answer);
-            async { Ok::<_, Infallible>(response) }
+            let page = answer(ask(&request));
+            async { Ok::<_, Infallible>(response(page.await)) }
         });
         let mut builder = Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -74,19 +107,20 @@ where
     }
 }
 
-fn respond(request: &Request<Incoming>, answer: &impl Fn(&str, &str) -> Page) -> Response<String> {
-    let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
-    let page = if allowed {
-        answer(request.uri().path(), request.uri().query().unwrap_or_default())
-    } else {
-        Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
-    };
+fn ask(request: &Request<Incoming>) -> Ask {
+    let uri = request.uri();
+    let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+    let is_of_web_page = request.headers().contains_key(ORIGIN);
+    Ask { method: request.method().clone(), path, query, is_of_web_page }
+}
+
+fn response(page: Page) -> Response<String> {
     let mut response = Response::new(page.body);
     *response.status_mut() = page.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if !allowed {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    if let Some(allow) = page.allow {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }
     response
 }

@@ -126,11 +126,9 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// These files, as they are now.
-    pub async fn of(paths: &[PathBuf]) -> Self {
-        let mut contents = Self { watches: paths.iter().map(|path| Watch::new(path)).collect(), seen: [0; 32] };
-        contents.look().await;
-        contents
+    /// These files, which have not been looked at yet.
+    pub fn new(paths: &[PathBuf]) -> Self {
+        Self { watches: paths.iter().map(|path| Watch::new(path)).collect(), seen: [0; 32] }
     }
 
     /// Whether these are the files.
@@ -222,8 +220,8 @@ mod tests {
         swap("..1", "one");
         std::os::unix::fs::symlink("..data/config", mount.path().join("config")).unwrap();
         let (day, missing) = (Duration::from_secs(86_400), mount.path().join("missing"));
-        let mut contents = Contents::of(&[missing.clone(), mount.path().join("config")]).await;
-        assert!(!contents.look().await);
+        let mut contents = Contents::new(&[missing.clone(), mount.path().join("config")]);
+        assert!(contents.look().await && !contents.look().await);
         swap("..2", "two");
         timeout(Duration::from_secs(10), contents.changed(day)).await.expect("the operating system tells");
         swap("..3", "two");

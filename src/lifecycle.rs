@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where the process is in its life. It only ever moves on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +67,34 @@ impl Lifecycle {
     pub fn troubles(&self) -> Vec<(&'static str, String)> {
         let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.iter().map(|(part, trouble)| (*part, trouble.clone())).collect()
+    }
+}
+
+/// Asks for the config to be read again.
+#[derive(Clone)]
+pub struct Reloads(mpsc::Sender<ReloadRequest>);
+
+/// Where somebody waits to hear what came of a reload: what is in force now, or why nothing changed.
+pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
+
+impl Reloads {
+    /// A place to ask, and where the questions arrive.
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// When nothing changed: with the reasons, a line each.
+    pub async fn ask(&self) -> Result<String, String> {
+        let (sender, answer) = oneshot::channel();
+        let gone = |()| Err("the process is stopping".to_owned());
+        match self.0.send(sender).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| gone(())),
+            Err(_) => gone(()),
+        }
     }
 }
 

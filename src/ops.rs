@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use crate::control::Page;
+use crate::control::{Ask, Page};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, Status};
 use crate::telemetry::DroppedLines;
@@ -32,12 +32,15 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// The page at a path.
-    pub fn page(&self, path: &str, query: &str) -> Page {
-        match path {
+    /// The page that is asked for.
+    pub fn page(&self, ask: &Ask) -> Page {
+        if !ask.only_looks() {
+            return Page::not_allowed("GET, HEAD");
+        }
+        match ask.path.as_str() {
             // A process that can answer lives. Nothing else may make kubelet kill it.
             "/livez" | "/healthz" => Page::text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readiness(query.split('&').any(|p| p == "verbose" || p.starts_with("verbose="))),
+            "/readyz" => self.readiness(ask.query.split('&').any(|p| p == "verbose" || p.starts_with("verbose="))),
             "/metrics" => self.exposition(),
             _ => Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"),
         }
@@ -85,7 +88,7 @@ impl Ops {
         let dropped = u64::try_from(self.dropped.count()).unwrap_or(u64::MAX);
         self.metrics.log_dropped.inc_by(dropped.saturating_sub(self.metrics.log_dropped.get()));
         match self.metrics.expose() {
-            Ok(body) => Page { status: StatusCode::OK, content_type: CONTENT_TYPE, body },
+            Ok(body) => Page::new(StatusCode::OK, CONTENT_TYPE, body),
             Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }

@@ -332,7 +332,7 @@ pub struct Surroundings {
 /// # Errors
 /// When threads or runtimes cannot be made, or a name of the config cannot be a header.
 pub fn start(config: Config, listener: std::net::TcpListener, surroundings: Surroundings) -> std::io::Result<Running> {
-    let (workers, lifecycle) = (config.workers, surroundings.lifecycle.clone());
+    let (workers, lifecycle) = (config.workers.count, surroundings.lifecycle.clone());
     let live = Arc::new(Live::new(config, surroundings)?);
     let mut threads = Vec::new();
     let mut handles = Vec::new();
@@ -395,7 +395,7 @@ pub struct Config {
     /// The server behind.
     pub upstream: Target,
     /// Number of worker threads.
-    pub workers: usize,
+    pub workers: Workers,
     /// The peers whose forwarding headers are believed.
     pub trusted_proxies: Networks,
     /// Which requests need what.
@@ -408,6 +408,15 @@ pub struct Config {
     pub identity_prefix: String,
     /// Times and sizes.
     pub limits: Limits,
+}
+
+/// Worker threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many.
+    pub count: usize,
+    /// Whether that is what the machine has room for, and nobody's wish.
+    pub is_auto: bool,
 }
 
 /// What a route says beyond who may pass.

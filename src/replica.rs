@@ -32,7 +32,8 @@ struct Freshness {
     origin: Instant,
     /// Milliseconds since `origin`, plus one; 0 before the first pull.
     proved: AtomicU64,
-    max_staleness: Duration,
+    /// Milliseconds.
+    max_staleness: AtomicU64,
 }
 
 /// How much the replica can be believed.
@@ -50,6 +51,7 @@ impl Replica {
     /// An empty replica, which knows nothing until its writer says so.
     pub fn new(max_staleness: Duration) -> (Arc<Self>, Writer) {
         let draft = Draft::new(Arc::default());
+        let max_staleness = AtomicU64::new(millis(max_staleness));
         let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
         let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness });
         (replica.clone(), Writer { replica, draft })
@@ -71,13 +73,22 @@ impl Replica {
         let since = now.saturating_duration_since(self.freshness.origin);
         let millis = (since.as_secs() * 1_000 + u64::from(since.subsec_millis())).saturating_sub(proved);
         let age = Duration::from_millis(millis);
-        if age <= self.freshness.max_staleness { Status::Usable(age) } else { Status::Expired(age) }
+        if millis <= self.freshness.max_staleness.load(Relaxed) { Status::Usable(age) } else { Status::Expired(age) }
+    }
+
+    /// From now on it may be this old.
+    pub fn set_max_staleness(&self, max_staleness: Duration) {
+        self.freshness.max_staleness.store(millis(max_staleness), Relaxed);
     }
 
     fn prove(&self, began: Instant) {
-        let millis = began.saturating_duration_since(self.freshness.origin).as_millis();
-        self.freshness.proved.store(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
+        let millis = millis(began.saturating_duration_since(self.freshness.origin));
+        self.freshness.proved.store(millis.saturating_add(1), Relaxed);
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The replica at the moment of a request.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
+
 use crate::auth::address::Networks;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
@@ -47,7 +49,8 @@ impl Pulled {
 pub struct Sync<S> {
     store: S,
     writer: Writer,
-    poll_interval: Duration,
+    /// How long to wait for a hint; it may change.
+    poll_interval: watch::Receiver<Duration>,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     revision: Option<Revision>,
@@ -55,7 +58,13 @@ pub struct Sync<S> {
 
 impl<S: Store> Sync<S> {
     /// A loop that has not pulled yet.
-    pub fn new(store: S, writer: Writer, poll_interval: Duration, metrics: Arc<Metrics>, lifecycle: Lifecycle) -> Self {
+    pub fn new(
+        store: S,
+        writer: Writer,
+        poll_interval: watch::Receiver<Duration>,
+        metrics: Arc<Metrics>,
+        lifecycle: Lifecycle,
+    ) -> Self {
         Self { store, writer, poll_interval, metrics, lifecycle, revision: None }
     }
 
@@ -66,10 +75,11 @@ impl<S: Store> Sync<S> {
             let pulled = self.pull().await;
             failures = if pulled.is_ok() { 0 } else { failures + 1 };
             self.account(pulled);
-            let pause = pause(self.poll_interval, failures);
+            let pause = pause(*self.poll_interval.borrow_and_update(), failures);
             tokio::select! {
                 () = self.store.changed(self.revision), if failures == 0 => self.metrics.sync.hints.inc(),
                 () = tokio::time::sleep(pause) => {}
+                Ok(()) = self.poll_interval.changed() => {}
             }
         }
     }

@@ -5,9 +5,10 @@ mod histogram;
 pub mod metrics;
 
 use std::io::IsTerminal;
+use std::sync::{Arc, OnceLock};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 pub use self::access_log::AccessLogger;
 
@@ -52,6 +53,7 @@ pub struct Logs {
     /// For the data plane.
     pub access: AccessLogger,
     dropped: ErrorCounter,
+    level: Level,
     lines: NonBlocking,
     _writer: WorkerGuard,
 }
@@ -67,24 +69,62 @@ impl Logs {
         let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).thread_name("keyward-log");
         let (lines, writer) = builder.finish(std::io::stderr());
         let access = AccessLogger::new(config.access, format, lines.clone());
-        Self { access, dropped: lines.error_counter(), lines, _writer: writer }
+        Self { access, dropped: lines.error_counter(), level: Level::default(), lines, _writer: writer }
     }
 
     /// Sends what the program itself has to say the same way. Only the first call of a process counts.
     pub fn install(&self, config: &Config) {
-        let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(self.lines.clone()).with_ansi(false);
+        let lines = tracing_subscriber::fmt().with_env_filter(filter(&config.level)).with_writer(self.lines.clone());
+        let lines = lines.with_ansi(false);
         // A second subscriber in one process is refused; the first one then keeps all lines.
-        let _ = match self.access.format() {
-            LogFormat::Text => lines.try_init(),
-            LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-        };
+        match self.access.format() {
+            LogFormat::Text => {
+                let lines = lines.with_filter_reloading();
+                let level = lines.reload_handle();
+                let _ = lines.try_init().map(|()| self.level.changed_by(move |filter| level.reload(filter)));
+            }
+            LogFormat::Auto | LogFormat::Json => {
+                let lines = lines.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+                let level = lines.reload_handle();
+                let _ = lines.try_init().map(|()| self.level.changed_by(move |filter| level.reload(filter)));
+            }
+        }
+    }
+
+    /// What may change while it runs.
+    pub fn level(&self) -> Level {
+        self.level.clone()
     }
 
     /// How many lines have been dropped so far.
     pub fn dropped(&self) -> DroppedLines {
         DroppedLines(self.dropped.clone())
     }
+}
+
+/// How much the program says of itself.
+#[derive(Clone, Default)]
+pub struct Level(Arc<OnceLock<Box<SetFilter>>>);
+
+type SetFilter = dyn Fn(EnvFilter) + Send + Sync;
+
+impl Level {
+    fn changed_by(&self, set: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static) {
+        // It fails only where there is no subscriber any more, and so nobody to hear it.
+        let _ = self.0.set(Box::new(move |filter| drop(set(filter))));
+    }
+
+    /// From now on it says this much: a level, or directives.
+    pub fn set(&self, level: &str) {
+        if let Some(set) = self.0.get() {
+            set(filter(level));
+        }
+    }
+}
+
+/// What is no filter was refused when the config was read.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 /// Counts log lines that did not fit into the queue.

@@ -39,7 +39,7 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
 
         let logs = Logs::start(&config.log);
         logs.install(&config.log);
-        let app = app::start(config, &logs)?;
+        let app = app::start(config, None, &logs)?;
         app.loaded().await;
         let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only };
         demo.tell(output, console)?;

@@ -14,7 +14,7 @@ use super::values;
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
 use crate::proxy::upstream::Target;
-use crate::proxy::{Config, Limits};
+use crate::proxy::{Config, Limits, Workers};
 
 /// Where each listener is, as far as it is wanted and its address can be read.
 pub(super) struct Listeners {
@@ -97,13 +97,14 @@ fn is_itself(authority: &str, listen: SocketAddr) -> bool {
 }
 
 /// `auto` is as many as there are CPUs for this process, or as its cgroup's quota comes to, rounded up.
-fn workers(raw: raw::Workers) -> usize {
-    match raw {
+fn workers(raw: raw::Workers) -> Workers {
+    let count = match raw {
         raw::Workers::Word(raw::AutoWord::Auto) => {
             rounded_up(thread::available_parallelism().map_or(1, usize::from), cpu_max().as_deref())
         }
         raw::Workers::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
-    }
+    };
+    Workers { count, is_auto: matches!(raw, raw::Workers::Word(_)) }
 }
 
 /// The standard library rounds a quota down: with a CPU and a half, one thread would leave the half unused.

@@ -43,6 +43,16 @@ pub struct Mistakes {
     pub warnings: Vec<Finding>,
 }
 
+impl Mistakes {
+    /// How many there are, in words.
+    pub fn count(&self) -> String {
+        match self.mistakes.len() + self.more {
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        }
+    }
+}
+
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, mistake) in self.mistakes.iter().enumerate() {

@@ -57,7 +57,7 @@ fn what_is_left_out_is_as_the_example_says() {
     let proxy = &config.proxy;
     assert_eq!(proxy.listen, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(proxy.upstream, Target::Http("app:9000".to_owned()));
-    assert!(proxy.workers >= std::thread::available_parallelism().unwrap().get());
+    assert!(proxy.workers.count >= std::thread::available_parallelism().unwrap().get());
     assert!(proxy.trusted_proxies.is_empty());
     assert_eq!(proxy.identity_prefix, "x-keyward-");
     let seconds = Duration::from_secs;
@@ -96,7 +96,7 @@ fn what_is_left_out_is_as_the_example_says() {
 #[test]
 fn options_of_the_proxy() {
     assert_eq!(proxy("listen: '[::1]:80'").listen, "[::1]:80".parse().unwrap());
-    assert_eq!(proxy("workers: 3").workers, 3);
+    assert_eq!(proxy("workers: 3").workers.count, 3);
     assert!(proxy("trusted_proxies: [10.0.0.0/8, '::1']").trusted_proxies.contains("::1".parse().unwrap()));
     assert_eq!(proxy("max_head: 65536").limits.max_head_bytes, 65536);
     assert_eq!(proxy("max_head: 64KiB").limits.max_head_bytes, 65536);

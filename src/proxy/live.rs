@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Config, Shared, Surroundings};
 use crate::telemetry::access_log::AccessLogger;
@@ -34,6 +35,11 @@ impl Live {
         *shared = Arc::new(Shared::new(config, generation, shared.replica.clone(), shared.metrics.clone(), access)?);
         self.generation.store(generation, Ordering::Release);
         Ok(())
+    }
+
+    /// How long new connections are still taken once the process is to stop.
+    pub fn drain_delay(&self) -> Duration {
+        self.lock().limits.drain_delay
     }
 
     /// Whether this is still the config in force.

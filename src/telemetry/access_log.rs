@@ -57,6 +57,11 @@ impl AccessLogger {
         Self { which, format, lines }
     }
 
+    /// The same log, for other requests.
+    pub fn of(&self, which: AccessLog) -> Self {
+        Self { which, format: self.format, lines: self.lines.clone() }
+    }
+
     pub(super) fn format(&self) -> LogFormat {
         self.format
     }

@@ -1,10 +1,13 @@
 //! Every metric, in one struct. Labels are closed enums and every series exists from the start, so that `rate()` sees the
 //! first event. No key, path or address is ever a label.
 
+mod config;
+
 use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+pub use self::config::ConfigMetrics;
 use super::histogram::DurationHistogram;
 use crate::auth::decision::Denial;
 
@@ -203,6 +206,8 @@ pub struct Metrics {
     pub proxy: ProxyMetrics,
     /// Of the replica and the store.
     pub sync: SyncMetrics,
+    /// Of the config.
+    pub config: ConfigMetrics,
     /// Log lines that were dropped because the queue was full.
     pub log_dropped: IntCounter,
 }
@@ -217,6 +222,7 @@ impl Metrics {
         let metrics = Self {
             proxy: proxy_metrics(&registry)?,
             sync: sync_metrics(&registry)?,
+            config: ConfigMetrics::new(&registry)?,
             log_dropped: counter(
                 &registry,
                 "keyward_log_dropped_total",
@@ -407,6 +413,8 @@ mod tests {
         for line in [
             "keyward_auth_duration_seconds_bucket{decision=\"denial\",le=\"0.000025\"} 0",
             "keyward_pulls_total{result=\"failed\"} 0",
+            "keyward_config_last_reload_successful 1",
+            "keyward_config_reloads_total{result=\"failure\"} 0",
         ] {
             assert!(text.contains(line), "{line}");
         }

@@ -13,8 +13,7 @@ use super::support::{Client, Keyward, Response, Site, Upstream, request, until};
 #[track_caller]
 fn listener(keyward: &Keyward, name: &str) -> SocketAddr {
     let line = keyward.wait_for_line("serving");
-    let address = line[name].as_str().unwrap().trim_start_matches("Some(").trim_end_matches(')');
-    address.parse().unwrap()
+    line[name].as_str().unwrap().parse().unwrap()
 }
 
 #[track_caller]

@@ -208,7 +208,7 @@ pub(crate) fn serving(pipe: &mut impl Read) -> (SocketAddr, SocketAddr) {
     let said = String::from_utf8(said).unwrap();
     let line: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     let address = |name: &str| {
-        let text = line[name].as_str().unwrap().trim_start_matches("Some(").trim_end_matches(')');
+        let text = line[name].as_str().unwrap();
         text.parse().unwrap()
     };
     (address("proxy"), address("ops"))

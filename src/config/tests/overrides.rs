@@ -47,7 +47,7 @@ fn values_are_read_as_in_the_file() {
         &[("ops.listen", "127.0.0.1:9"), ("default_route.deny", "json"), ("log.level", "info,hyper=warn")],
     );
     let proxy = &config.proxy;
-    assert_eq!((proxy.workers, proxy.limits.max_head_bytes), (5, 16 << 10));
+    assert_eq!((proxy.workers.count, proxy.limits.max_head_bytes), (5, 16 << 10));
     assert_eq!(proxy.limits.head_timeout, Duration::from_secs(3));
     assert!(proxy.trusted_proxies.contains("10.1.2.3".parse().unwrap()));
     assert_eq!(proxy.routes.find_path("/a").rule.requirement, Requirement::Nothing);

@@ -42,6 +42,20 @@ impl Site {
     /// A site before an upstream. `config` is YAML that is laid over what every test has: its sections are merged, and
     /// what it names goes first.
     pub(crate) fn new(upstream: SocketAddr, config: &str) -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap() };
+        site.configure(upstream, config);
+        site.write("keyward.pepper", PEPPER);
+        site
+    }
+
+    /// Puts another config in place of the one that is there, whole: nobody sees half of it.
+    pub(crate) fn configure(&self, upstream: SocketAddr, config: &str) {
+        self.write("keyward.yaml.new", &Self::config(upstream, config));
+        fs::rename(self.path().join("keyward.yaml.new"), self.path().join("keyward.yaml")).unwrap();
+    }
+
+    /// The text of a config, as [`Site::new`] has it.
+    pub(crate) fn config(upstream: SocketAddr, config: &str) -> String {
         let mut whole = json!({
             "version": 1,
             "proxy": { "listen": "127.0.0.1:0", "upstream": format!("http://{upstream}"), "workers": 2 },
@@ -52,11 +66,8 @@ impl Site {
             "log": { "format": "json", "level": "info", "access": "all" },
         });
         lay_over(&mut whole, serde_yaml::from_str(config).expect("the config of a test is YAML"));
-        let site = Self { folder: tempfile::tempdir().unwrap() };
         // JSON is YAML too.
-        site.write("keyward.yaml", &serde_json::to_string_pretty(&whole).unwrap());
-        site.write("keyward.pepper", PEPPER);
-        site
+        serde_json::to_string_pretty(&whole).unwrap()
     }
 
     /// The folder.
@@ -129,7 +140,6 @@ impl Site {
         let line = said.wait_for_line("serving");
         let address = |field: &str| {
             let text = line[field].as_str().unwrap_or_default();
-            let text = text.strip_prefix("Some(").and_then(|text| text.strip_suffix(')')).unwrap_or(text);
             text.parse().unwrap_or_else(|_| panic!("no address of {field}: {line}"))
         };
         let (proxy, admin, ops) = (address("proxy"), address("admin"), address("ops"));
@@ -185,6 +195,12 @@ impl Keyward {
         Client::connect(self.admin).exchange(&request("GET", target, &[], b""))
     }
 
+    /// Asks it to read its config again.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> Response {
+        Client::connect(self.admin).exchange(&request("POST", "/-/reload", &[], b""))
+    }
+
     /// A sample of `/metrics`, by its name and labels as they are written there.
     #[track_caller]
     pub(crate) fn metric(&self, series: &str) -> f64 {
@@ -224,9 +240,14 @@ impl Keyward {
 
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.id().to_string();
         // The shell has `kill` built in; as a program it is not everywhere.
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().unwrap();
+        let status = Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &id, name]).status().unwrap();
         assert!(status.success());
     }
 

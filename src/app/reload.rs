@@ -1,0 +1,206 @@
+//! Reads the config again while the program runs: on SIGHUP, when its files change, when somebody asks on the admin
+//! listener.
+//!
+//! All or nothing. A config with mistakes changes nothing, and neither does one that differs in what only a start can put
+//! in force: what runs is always what one state of the files said as a whole.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use crate::auth::digest::PepperCheck;
+use crate::config::{Config, Finding, Mistakes, Source};
+use crate::files::{self, Contents};
+use crate::lifecycle::{Lifecycle, ReloadRequest};
+use crate::replica::Replica;
+use crate::store::Location;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{AccessLogger, Level, LogFormat};
+use crate::{admin, ops, proxy};
+
+/// How often the files are looked at when the operating system gives no sign.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The parts that can go on under another config.
+pub(super) struct Parts {
+    pub(super) live: Arc<proxy::Live>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) poll_interval: watch::Sender<Duration>,
+    pub(super) access: AccessLogger,
+    pub(super) level: Level,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// Waits for reasons to read the config again, and does.
+pub(super) struct Reloader {
+    source: Arc<Source>,
+    fixed: Fixed,
+    contents: Contents,
+    hangup: Signal,
+    asked: mpsc::Receiver<ReloadRequest>,
+    parts: Parts,
+}
+
+impl Reloader {
+    /// For a config that is in force. From now on SIGHUP does not end the process.
+    pub(super) fn new(
+        source: Source,
+        (fixed, contents): (Fixed, Contents),
+        asked: mpsc::Receiver<ReloadRequest>,
+        parts: Parts,
+    ) -> io::Result<Self> {
+        files::warn_of_mount_point(&source.path);
+        Ok(Self { source: Arc::new(source), fixed, contents, hangup: signal(SignalKind::hangup())?, asked, parts })
+    }
+
+    /// Runs for ever.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        self.contents.look().await;
+        loop {
+            let (cause, asked) = tokio::select! {
+                _ = self.hangup.recv() => ("SIGHUP", None),
+                Some(asked) = self.asked.recv() => ("POST /-/reload", Some(asked)),
+                () = self.contents.changed(INTERVAL) => ("the files changed", None),
+            };
+            let result = self.reload().await;
+            self.account(cause, &result);
+            if let Some(asked) = asked {
+                // Who asked may have left.
+                let _ = asked.send(result.map(said).map_err(|refused| refused.to_string()));
+            }
+        }
+    }
+
+    /// Everything that can fail comes before the first change.
+    async fn reload(&mut self) -> Result<Vec<Finding>, Refused> {
+        // What changes from here on is news.
+        self.contents.look().await;
+        let source = self.source.clone();
+        let loaded = spawn_blocking(move || source.load()).await;
+        let config = loaded.map_err(|_| Refused::Broken("reading it ended in a panic".to_owned()))??;
+        let differences = self.fixed.differences(&Fixed::of(&config));
+        if !differences.is_empty() {
+            return Err(Refused::NeedsRestart(differences));
+        }
+        let Config { proxy, sync, log, files, warnings, .. } = config;
+        let access = self.parts.access.of(log.access);
+        self.parts.live.replace(proxy, access).map_err(|error| Refused::Broken(error.to_string()))?;
+        self.parts.replica.set_max_staleness(sync.max_staleness);
+        self.parts
+            .poll_interval
+            .send_if_modified(|now| std::mem::replace(now, sync.poll_interval) != sync.poll_interval);
+        self.parts.level.set(&log.level);
+        if !self.contents.are_of(&files) {
+            self.contents = Contents::new(&files);
+            self.contents.look().await;
+        }
+        Ok(warnings)
+    }
+
+    fn account(&self, cause: &str, result: &Result<Vec<Finding>, Refused>) {
+        self.parts.metrics.config.reloaded(result.is_ok());
+        self.parts.lifecycle.report("config", result.as_ref().err().map(Refused::in_short));
+        match result {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| tracing::warn!(%warning, "the config is doubtful"));
+                tracing::info!(cause, "the config was read again and is in force");
+            }
+            Err(refused) => {
+                let why = refused.to_string().replace('\n', "; ");
+                tracing::error!(cause, why, "the config was read again and not taken over; the old one stays in force");
+            }
+        }
+    }
+}
+
+/// What somebody hears who asked.
+fn said(warnings: Vec<Finding>) -> String {
+    warnings.iter().map(|warning| format!("warning: {warning}\n")).collect::<String>() + "the config is in force"
+}
+
+/// What only a start can put in force.
+pub(super) struct Fixed {
+    proxy: SocketAddr,
+    /// `None` is `auto`: what that comes to may change while nobody touches the config.
+    workers: Option<usize>,
+    admin: Option<admin::Config>,
+    ops: Option<ops::Config>,
+    store: Location,
+    pepper: PepperCheck,
+    log: LogFormat,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        let workers = &config.proxy.workers;
+        Self {
+            proxy: config.proxy.listen,
+            workers: (!workers.is_auto).then_some(workers.count),
+            admin: config.admin.clone(),
+            ops: config.ops.clone(),
+            store: config.store.clone(),
+            pepper: config.locksmith.pepper.check(),
+            log: config.log.format,
+        }
+    }
+
+    /// The options in which another config differs.
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let options = [
+            ("proxy.listen", self.proxy == other.proxy),
+            ("proxy.workers", self.workers == other.workers),
+            ("admin.listen", self.admin == other.admin),
+            ("ops.listen", self.ops == other.ops),
+            ("store", self.store == other.store),
+            ("keys.pepper", self.pepper == other.pepper),
+            ("log.format", self.log == other.log),
+        ];
+        options.into_iter().filter(|(_, same)| !same).map(|(option, _)| option).collect()
+    }
+}
+
+/// Why nothing changed.
+#[derive(Debug)]
+enum Refused {
+    Mistakes(Mistakes),
+    NeedsRestart(Vec<&'static str>),
+    Broken(String),
+}
+
+impl Refused {
+    /// For a page that everybody may read.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Mistakes(mistakes) => {
+                format!("{} in what the files say now; the log names them", mistakes.count())
+            }
+            Self::NeedsRestart(_) => self.to_string(),
+            Self::Broken(_) => "it cannot be read again; the log says why".to_owned(),
+        }
+    }
+}
+
+impl From<Mistakes> for Refused {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mistakes(mistakes) => mistakes.fmt(f),
+            Self::NeedsRestart(options) => {
+                write!(f, "{} changed, which takes a restart; nothing else was taken over either", options.join(", "))
+            }
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
