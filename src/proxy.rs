@@ -2,8 +2,8 @@
 //!
 //! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, and by which config ([`live`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
-//! what the client gets ([`reply`], [`rate`], [`body`]), what waits too long ([`watch`]), what a request is called
-//! ([`request_id`]) and what is remembered of it ([`account`]).
+//! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what waits too long
+//! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
 mod body;
@@ -16,31 +16,35 @@ mod live;
 mod rate;
 pub mod reply;
 mod request_id;
+mod settings;
+mod tunnel;
 pub mod upstream;
 mod watch;
 mod worker;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, Version};
+use http::header::{CONNECTION, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::head_guard::Heads;
 pub use self::live::Live;
-use self::reply::{Answer, Deny, Hints, Replies};
+use self::reply::{Answer, Hints, Replies};
 use self::request_id::RequestId;
+pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
 use self::upstream::{Target, Upstream};
 use self::watch::Watch;
-use self::worker::{Current, Worker};
+use self::worker::{Current, OpenConnection, Worker};
 use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::{Denied, Permit};
 use crate::auth::grant::KeyIndex;
@@ -126,21 +130,37 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
 /// Sends a request, and passes the answer on.
 async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
     let sent = forwarded.account.session.upstream.send(&mut forwarded.outbound).await;
-    let Forwarded { id, hints, route, mut account, .. } = forwarded;
+    let Forwarded { ref mut outbound, id, hints, route, mut account } = forwarded;
+    let failed = |failure, mut account: Account| {
+        account.failed(failure);
+        reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account)
+    };
     match sent {
         Ok((mut response, lease)) => {
             account.upstream_answered(response.status().as_u16());
-            headers::strip_response(response.headers_mut());
+            let is_websocket = headers::strip_response(response.headers_mut());
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return match outbound.take_tunnel().filter(|_| is_websocket) {
+                    Some(client) => switch(client, response, account),
+                    // Nobody asked for another protocol, or not for this one.
+                    None => failed(Failure::Broken, account),
+                };
+            }
             // Ours, not the upstream's: to those who are told HTTP/1.0, the connection ends with the answer.
             *response.version_mut() = Version::HTTP_11;
             account.session.close_if_draining(response.headers_mut());
             response.map(|body| ReplyBody::upstream(body, lease, account))
         }
-        Err(failure) => {
-            account.failed(failure);
-            reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account)
-        }
+        Err(failure) => failed(failure, account),
     }
+}
+
+/// Passes on that the upstream agrees to a WebSocket, which then is one.
+fn switch(client: OnUpgrade, mut response: Response<Incoming>, account: Account) -> Response<ReplyBody> {
+    tunnel::open(client, &mut response, account);
+    headers::add_websocket(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    response.map(|_| ReplyBody::none())
 }
 
 /// What was decided, and on whom.
@@ -178,6 +198,8 @@ struct Session {
     peer: IpAddr,
     peer_value: HeaderValue,
     peer_is_trusted: bool,
+    /// As long as anything of it goes on.
+    open: Arc<OpenConnection>,
 }
 
 /// What all workers share, as one config has it. None of it is ever locked.
@@ -199,17 +221,26 @@ struct Shared {
 }
 
 impl Session {
-    fn new(current: Current, worker: Arc<Worker>, watch: Arc<Watch>, heads: Arc<Heads>, peer: IpAddr) -> Self {
+    fn new(
+        current: Current,
+        worker: Arc<Worker>,
+        watch: Arc<Watch>,
+        heads: Arc<Heads>,
+        peer: IpAddr,
+        open: Arc<OpenConnection>,
+    ) -> Self {
         let Current { shared, upstream } = current;
         let peer = peer.to_canonical();
         let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let peer_is_trusted = shared.trusted.contains(peer);
-        Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted }
+        Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted, open }
     }
 
     /// The same connection under the config that is in force now.
     fn renewed(&self) -> Self {
-        Self::new(self.worker.current(), self.worker.clone(), self.watch.clone(), self.heads.clone(), self.peer)
+        let (worker, watch, heads, open) =
+            (self.worker.clone(), self.watch.clone(), self.heads.clone(), self.open.clone());
+        Self::new(self.worker.current(), worker, watch, heads, self.peer, open)
     }
 
     /// Whether a request may pass, and be passed on as it stands.
@@ -386,102 +417,4 @@ impl Shared {
             access,
         })
     }
-}
-
-/// What the data plane is told by the config.
-pub struct Config {
-    /// Where clients connect.
-    pub listen: SocketAddr,
-    /// The server behind.
-    pub upstream: Target,
-    /// Number of worker threads.
-    pub workers: Workers,
-    /// The peers whose forwarding headers are believed.
-    pub trusted_proxies: Networks,
-    /// Which requests need what.
-    pub routes: Routes,
-    /// What else is set for each route, the default route's last.
-    pub settings: Vec<RouteSettings>,
-    /// How secrets are read and looked up.
-    pub locksmith: Arc<Locksmith>,
-    /// What the names of identity headers begin with, in lower case and with its final dash: `x-keyward-`.
-    pub identity_prefix: String,
-    /// Times and sizes.
-    pub limits: Limits,
-}
-
-/// Worker threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workers {
-    /// How many.
-    pub count: usize,
-    /// Whether that is what the machine has room for, and nobody's wish.
-    pub is_auto: bool,
-}
-
-/// What a route says beyond who may pass.
-pub struct RouteSettings {
-    /// How its denials are answered.
-    pub deny: Deny,
-    /// Whether the credential stays in place for the upstream.
-    pub forward_credential: bool,
-    /// What is told to the upstream in words of its own.
-    pub inject: Vec<Inject>,
-}
-
-/// One thing about the caller, put where the upstream looks for it; what the client sent there goes first (B21).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inject {
-    /// Where.
-    pub into: InjectInto,
-    /// What.
-    pub value: IdentityValue,
-}
-
-/// Where an upstream looks for something about the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InjectInto {
-    /// A header.
-    Header(HeaderName),
-    /// A query parameter.
-    Query(Box<str>),
-}
-
-/// What can be told about the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdentityValue {
-    /// The id of its key.
-    KeyId,
-    /// The name of its key.
-    KeyName,
-    /// The user that the key was handed to.
-    User,
-    /// The organization that the key's scope is in.
-    Organization,
-    /// The key's scope, as its path.
-    Scope,
-}
-
-/// Times and sizes that bound what a client or the upstream can hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// For a whole request head, from its first byte.
-    pub head_timeout: Duration,
-    /// Between two requests of a connection.
-    pub idle_timeout: Duration,
-    /// For a connection to the upstream.
-    pub connect_timeout: Duration,
-    /// For the head of the upstream's answer.
-    pub response_timeout: Duration,
-    /// How long an unused connection to the upstream is kept. Shorter than the upstream keeps it, so that it is we who
-    /// close: Node's default is 5 s.
-    pub upstream_idle_timeout: Duration,
-    /// How long requests in flight may go on after SIGTERM.
-    pub drain_timeout: Duration,
-    /// How long new connections are still taken after SIGTERM, while readiness fails already.
-    pub drain_delay: Duration,
-    /// Largest request head, in bytes.
-    pub max_head_bytes: usize,
-    /// Most header lines of a request.
-    pub max_headers: usize,
 }

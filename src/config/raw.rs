@@ -159,6 +159,8 @@ pub(crate) struct Timeouts {
     pub(crate) connect: Time,
     /// For the head of the upstream's answer.
     pub(crate) response: Time,
+    /// For a WebSocket in which no byte passes.
+    pub(crate) tunnel: Time,
     /// How long an unused connection to the upstream is kept. It should be shorter than the upstream keeps it.
     pub(crate) upstream_idle: Time,
     /// How long new connections are still taken after SIGTERM, while `/readyz` already fails. `0s` is allowed.
@@ -174,6 +176,7 @@ impl Default for Timeouts {
             idle: Time::new("75s"),
             connect: Time::new("2s"),
             response: Time::new("60s"),
+            tunnel: Time::new("1h"),
             upstream_idle: Time::new("4s"),
             drain_delay: Time::new("0s"),
             drain: Time::new("25s"),

@@ -13,7 +13,8 @@ use crate::telemetry::metrics::Failure;
 /// What the client is sent. Its end, whole or not, is the end of the request.
 pub(super) struct ReplyBody {
     content: Content,
-    account: Account,
+    /// Elsewhere, where the request does not end with its answer.
+    account: Option<Account>,
 }
 
 enum Content {
@@ -24,14 +25,19 @@ enum Content {
 impl ReplyBody {
     /// A page of ours.
     pub(super) fn page(bytes: Bytes, account: Account) -> Self {
-        Self { content: Content::Page((!bytes.is_empty()).then_some(bytes)), account }
+        Self { content: Content::Page((!bytes.is_empty()).then_some(bytes)), account: Some(account) }
     }
 
     /// The upstream's body. Its connection goes back to the pool when the body has been read to the end.
     pub(super) fn upstream(body: Incoming, lease: Lease, account: Account) -> Self {
         let mut content = Content::Upstream { body, lease: Some(lease) };
         content.give_back_if_ended();
-        Self { content, account }
+        Self { content, account: Some(account) }
+    }
+
+    /// Nothing: a tunnel follows.
+    pub(super) fn none() -> Self {
+        Self { content: Content::Page(None), account: None }
     }
 }
 
@@ -58,7 +64,11 @@ impl Body for ReplyBody {
         };
         let frame = Pin::new(body).poll_frame(cx);
         match &frame {
-            Poll::Ready(Some(Err(_))) => this.account.failed(Failure::Broken),
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(account) = &mut this.account {
+                    account.failed(Failure::Broken);
+                }
+            }
             Poll::Ready(None | Some(Ok(_))) => this.content.give_back_if_ended(),
             Poll::Pending => {}
         }

@@ -10,8 +10,9 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 
-use super::headers::{dashed, remove_lines, remove_spellings, strip_request};
+use super::headers::{add_websocket, dashed, remove_lines, remove_spellings, strip_request};
 use super::request_id::RequestId;
 use super::upstream::Upload;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
@@ -33,7 +34,11 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const ADDED_HEADERS: usize = 9;
 
 /// A request that may be sent, once. Only a [`Permit`] makes one.
-pub(super) struct Outbound(Option<Request<Upload>>);
+pub(super) struct Outbound {
+    request: Option<Request<Upload>>,
+    /// The client's connection, where it asks for a WebSocket.
+    tunnel: Option<OnUpgrade>,
+}
 
 /// The names under which the upstream is told who the caller is.
 pub(super) struct IdentityNames {
@@ -114,10 +119,11 @@ impl Outbound {
         let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         let version = request.version();
         let in_chunks = has_unexpected_chunks(&request);
+        let may_tunnel = is_bare_get(&request);
         let headers = request.headers_mut();
         set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
-        strip_request(headers, &names.prefix, origin.peer_is_trusted);
+        let tunnels = strip_request(headers, &names.prefix, origin.peer_is_trusted) && may_tunnel;
         // Grown once, not twice.
         headers.reserve(ADDED_HEADERS);
         add_origin(headers, origin);
@@ -136,17 +142,26 @@ impl Outbound {
             *request.uri_mut() = uri;
         }
         *request.version_mut() = Version::HTTP_11;
-        Ok(Self(Some(request)))
+        let tunnel = tunnels.then(|| {
+            add_websocket(request.headers_mut());
+            hyper::upgrade::on(&mut request)
+        });
+        Ok(Self { request: Some(request), tunnel })
     }
 
     /// Takes the request out, for sending it; `None` when it has been sent.
     pub(super) fn take(&mut self) -> Option<Request<Upload>> {
-        self.0.take()
+        self.request.take()
     }
 
     /// Puts a request back of which nothing was sent.
     pub(super) fn put_back(&mut self, request: Request<Upload>) {
-        self.0 = Some(request);
+        self.request = Some(request);
+    }
+
+    /// The client's connection, where it asked for a WebSocket.
+    pub(super) fn take_tunnel(&mut self) -> Option<OnUpgrade> {
+        self.tunnel.take()
     }
 }
 
@@ -172,6 +187,11 @@ fn has_unexpected_chunks<B: Body>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.body().is_end_stream()
         && request.body().size_hint().exact().is_none()
+}
+
+/// Whether it is a request that may ask for a WebSocket (RFC 6455 section 4.1).
+fn is_bare_get<B: Body>(request: &Request<B>) -> bool {
+    request.method() == Method::GET && request.version() == Version::HTTP_11 && request.body().is_end_stream()
 }
 
 /// The host of an absolute target goes before the header (RFC 9112 section 3.2.2).

@@ -21,35 +21,52 @@ enum Fate {
     Forwarding,
 }
 
-/// Removes from a request what goes no further. `prefix` is that of the identity headers, in lower case.
-pub(super) fn strip_request(headers: &mut HeaderMap, prefix: &str, peer_is_trusted: bool) {
+/// Removes from a request what goes no further, and says whether it asked for a WebSocket. `prefix` is that of the identity
+/// headers, in lower case.
+pub(super) fn strip_request(headers: &mut HeaderMap, prefix: &str, peer_is_trusted: bool) -> bool {
     let goes = |name: &HeaderName| match fate(name.as_str(), prefix) {
         Fate::Pass => false,
         Fate::Drop => true,
         Fate::Forwarding => !peer_is_trusted,
     };
-    strip(headers, goes);
+    strip(headers, goes)
 }
 
-/// Removes from an answer what is meant for us alone.
-pub(super) fn strip_response(headers: &mut HeaderMap) {
-    strip(headers, |name| is_hop_by_hop(name.as_str()));
+/// Removes from an answer what is meant for us alone, and says whether it spoke of a WebSocket.
+pub(super) fn strip_response(headers: &mut HeaderMap) -> bool {
+    strip(headers, |name| is_hop_by_hop(name.as_str()))
 }
 
-fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+/// Says the same to the next hop.
+pub(super) fn add_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> bool {
     // Nearly all that say something say only whether the connection is kept.
     if says_only_whether_it_is_kept(headers) {
         headers.remove(CONNECTION);
     }
     // One pass over the names: most messages have nothing else to strip, and a look costs less than ten removals.
     if !headers.keys().any(&goes) {
-        return;
+        return false;
     }
+    let is_websocket = speaks_of_websocket(headers);
     let mut names: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     names.extend(named_by_connection(headers));
     for name in names {
         headers.remove(name);
     }
+    is_websocket
+}
+
+/// One `Upgrade`, to `websocket` alone, that `Connection` names (RFC 6455 section 4.1).
+fn speaks_of_websocket(headers: &HeaderMap) -> bool {
+    let mut upgrades = headers.get_all(UPGRADE).iter();
+    let only = upgrades.next().filter(|_| upgrades.next().is_none());
+    only.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && named_by_connection(headers).contains(&UPGRADE)
 }
 
 /// Whether `Connection` is there, and names no field.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
@@ -153,8 +153,6 @@ impl Upstream {
             request.body_mut().watch = uploads.then(|| connection.watch.clone());
             connection.watch.enter(Doing::Head);
             match connection.sender.try_send_request(request).await {
-                // Nobody asked for another protocol.
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(Failure::Broken),
                 Ok(response) => {
                     connection.watch.enter(Doing::Work);
                     return Ok((response, Lease { upstream: self.clone(), connection, uploads }));
@@ -220,7 +218,7 @@ impl Upstream {
         let limits = WaitLimits { idle: self.limits.upstream_idle_timeout, head: self.limits.response_timeout };
         let watch = self.sweeper.watch(limits);
         let watched = watch.clone();
-        tokio::spawn(async move { drive(&watched, connection, |_| ()).await });
+        tokio::spawn(async move { drive(&watched, connection.with_upgrades(), |_| ()).await });
         Ok(Connection { sender, watch })
     }
 

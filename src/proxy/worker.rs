@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::http1::Builder;
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -140,9 +140,9 @@ fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let limits = WaitLimits { idle: shared.limits.idle_timeout, head: shared.limits.head_timeout };
     let watch = worker.sweeper.watch(limits);
     let heads = Arc::<Heads>::default();
-    let session = Session::new(current, worker.clone(), watch.clone(), heads.clone(), peer.ip());
-    let renewing = Renewing::new(session);
     let open = OpenConnection::new(shared.metrics.clone(), worker.clone());
+    let session = Session::new(current, worker.clone(), watch.clone(), heads.clone(), peer.ip(), open.clone());
+    let renewing = Renewing::new(session);
     let mut builder = Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.
     builder.writev(false).max_header_size(shared.limits.max_head_bytes);
@@ -152,9 +152,9 @@ fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     }
     let service = service_fn(move |request| handle(renewing.session(), request));
     let socket = WatchedSocket::new(socket, watch.clone(), HeadGuard::new(heads));
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
     spawn_isolated(open, async move {
-        drive(&watch, connection, hyper::server::conn::http1::Connection::graceful_shutdown).await;
+        drive(&watch, connection, UpgradeableConnection::graceful_shutdown).await;
     });
 }
 
@@ -167,16 +167,16 @@ fn spawn_isolated(open: impl Send + 'static, connection: impl Future<Output = ()
 }
 
 /// Counts a connection as long as it is open, however it ends.
-struct OpenConnection {
+pub(super) struct OpenConnection {
     metrics: Arc<Metrics>,
     worker: Arc<Worker>,
 }
 
 impl OpenConnection {
-    fn new(metrics: Arc<Metrics>, worker: Arc<Worker>) -> Self {
+    fn new(metrics: Arc<Metrics>, worker: Arc<Worker>) -> Arc<Self> {
         metrics.proxy.connections.inc();
         metrics.proxy.connections_open.inc();
-        Self { metrics, worker }
+        Arc::new(Self { metrics, worker })
     }
 }
 

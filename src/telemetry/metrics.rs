@@ -136,19 +136,21 @@ pub struct ProxyMetrics {
     pub in_flight: IntGauge,
     /// Open connections of clients.
     pub connections_open: IntGauge,
+    /// Open WebSockets.
+    pub tunnels_open: IntGauge,
     /// Connections accepted.
     pub connections: IntCounter,
     /// Panics that took a connection down.
     pub panics: IntCounter,
 }
 
-/// Classes of status codes; 1xx never ends a request.
-const CODES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+/// Classes of status codes; a WebSocket ends with its 101.
+const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl ProxyMetrics {
     /// A request has ended.
     pub fn request(&self, outcome: Outcome, status: u16, took: Duration) {
-        let class = usize::from(status / 100).saturating_sub(2).min(CODES.len() - 1);
+        let class = usize::from(status / 100).saturating_sub(1).min(CODES.len() - 1);
         self.requests[outcome.place() * CODES.len() + class].inc();
         self.request_duration.series(outcome.decision() as usize).observe(took);
     }
@@ -284,6 +286,7 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
         upstream_errors: errors,
         in_flight: gauge(registry, "keyward_requests_in_flight", "Requests being served")?,
         connections_open: gauge(registry, "keyward_connections_open", "Open connections of clients")?,
+        tunnels_open: gauge(registry, "keyward_tunnels_open", "Open WebSockets")?,
         connections: counter(registry, "keyward_connections_total", "Connections accepted")?,
         panics: counter(registry, "keyward_panics_total", "Panics, each of which closed one connection")?,
     })

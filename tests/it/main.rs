@@ -17,6 +17,7 @@ mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
 mod streaming; // bodies that do not fit into memory
 mod vidbeo; // keys with permissions and addresses
+mod websocket; // tunnels: when they open, and how they end
 
 mod bad_input; // what people get wrong
 mod crash; // kill -9 at any moment

@@ -1,0 +1,113 @@
+//! What the data plane is told by the config.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+
+use super::reply::Deny;
+use super::upstream::Target;
+use crate::auth::Locksmith;
+use crate::auth::address::Networks;
+use crate::auth::route::Routes;
+
+/// All of it.
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// The server behind.
+    pub upstream: Target,
+    /// Number of worker threads.
+    pub workers: Workers,
+    /// The peers whose forwarding headers are believed.
+    pub trusted_proxies: Networks,
+    /// Which requests need what.
+    pub routes: Routes,
+    /// What else is set for each route, the default route's last.
+    pub settings: Vec<RouteSettings>,
+    /// How secrets are read and looked up.
+    pub locksmith: Arc<Locksmith>,
+    /// What the names of identity headers begin with, in lower case and with its final dash: `x-keyward-`.
+    pub identity_prefix: String,
+    /// Times and sizes.
+    pub limits: Limits,
+}
+
+/// Worker threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many.
+    pub count: usize,
+    /// Whether that is what the machine has room for, and nobody's wish.
+    pub is_auto: bool,
+}
+
+/// What a route says beyond who may pass.
+pub struct RouteSettings {
+    /// How its denials are answered.
+    pub deny: Deny,
+    /// Whether the credential stays in place for the upstream.
+    pub forward_credential: bool,
+    /// What is told to the upstream in words of its own.
+    pub inject: Vec<Inject>,
+}
+
+/// One thing about the caller, put where the upstream looks for it; what the client sent there goes first (B21).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inject {
+    /// Where.
+    pub into: InjectInto,
+    /// What.
+    pub value: IdentityValue,
+}
+
+/// Where an upstream looks for something about the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InjectInto {
+    /// A header.
+    Header(HeaderName),
+    /// A query parameter.
+    Query(Box<str>),
+}
+
+/// What can be told about the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityValue {
+    /// The id of its key.
+    KeyId,
+    /// The name of its key.
+    KeyName,
+    /// The user that the key was handed to.
+    User,
+    /// The organization that the key's scope is in.
+    Organization,
+    /// The key's scope, as its path.
+    Scope,
+}
+
+/// Times and sizes that bound what a client or the upstream can hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For a whole request head, from its first byte.
+    pub head_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// For a connection to the upstream.
+    pub connect_timeout: Duration,
+    /// For the head of the upstream's answer.
+    pub response_timeout: Duration,
+    /// For a tunnel in which no byte passes.
+    pub tunnel_timeout: Duration,
+    /// How long an unused connection to the upstream is kept. Shorter than the upstream keeps it, so that it is we who
+    /// close: Node's default is 5 s.
+    pub upstream_idle_timeout: Duration,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// How long new connections are still taken after SIGTERM, while readiness fails already.
+    pub drain_delay: Duration,
+    /// Largest request head, in bytes.
+    pub max_head_bytes: usize,
+    /// Most header lines of a request.
+    pub max_headers: usize,
+}
