@@ -267,6 +267,8 @@ mod tests {
         #[test]
         fn a_steady_rate_always_passes(requests in 1_u32..1_000_000, seconds in 1_u32..LONGEST, from in 0..NANOS) {
             let limit = Limit::new(requests, seconds).unwrap();
+            let period = limit.interval() * u64::from(requests);
+            prop_assert!(period >= u64::from(seconds) * NANOS, "no more than the limit says, however long it lasts");
             let mut full_at = 0;
             for n in 0..200 {
                 full_at = limit.take(full_at, from + n * limit.interval()).unwrap();

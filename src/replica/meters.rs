@@ -88,14 +88,17 @@ mod tests {
 
     #[test]
     fn threads_share_one_meter() {
-        let (meters, limit) = (Meters::default(), Limit::new(1000, 3600).unwrap());
-        let now = Instant::now();
-        let taken = |_| (0..500).filter(|_| meters.take("k", limit, now).is_ok()).count();
+        let (meters, limit) = (Meters::default(), Limit::new(100_000, 360_000).unwrap());
+        let (now, together) = (Instant::now(), std::sync::Barrier::new(4));
+        let taken = || {
+            together.wait();
+            (0..50_000).filter(|_| meters.take("k", limit, now).is_ok()).count()
+        };
         let total: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || taken(n))).collect();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(taken)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!(total, 1000);
+        assert_eq!(total, 100_000);
         assert!(meters.take("k", limit, now + Duration::from_secs(4)).is_ok());
         assert!(meters.take("other", limit, now).is_ok(), "another key has a meter of its own");
     }

@@ -224,7 +224,6 @@ pub struct Counts {
 }
 
 /// A table and what only its writer needs: how to find the grants of a key.
-#[derive(Default)]
 pub struct Draft {
     table: Arc<Table>,
     /// Keys by id, as places in `table.names`.
@@ -254,7 +253,17 @@ enum Secrets {
 impl Draft {
     /// An empty one, whose keys have these meters.
     pub(super) fn new(meters: Arc<Meters>) -> Self {
-        Self { table: Arc::new(Table { meters, ..Table::default() }), ..Self::default() }
+        Self {
+            table: Arc::new(Table { meters, ..Table::default() }),
+            keys: HashTable::new(),
+            hasher: RandomState::new(),
+            secrets: Vec::new(),
+            idle: HashMap::new(),
+            orphans: HashMap::new(),
+            orphaned: HashMap::new(),
+            scopes: HashMap::new(),
+            restrictions: HashMap::new(),
+        }
     }
 
     pub(super) fn meters(&self) -> Arc<Meters> {

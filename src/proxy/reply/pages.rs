@@ -254,6 +254,39 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_used_too_often_hears_it_in_each_format() {
+        const DETAIL: &str = "The API key has been used too often; try again later.";
+        for (format, expected) in [
+            (
+                Format::Xml,
+                format!(
+                    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<error><code>rate_limited</code>\
+                     <message>Too Many Requests</message><detail>{DETAIL}</detail></error>\n"
+                ),
+            ),
+            (Format::XmlCablecast, "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\nToo Many Requests".to_owned()),
+            (
+                Format::Json,
+                format!(
+                    "{{\"errors\":[{{\"code\":\"rate_limited\",\"detail\":\"{DETAIL}\",\"message\":\"Too Many Requests\"}}],\
+                     \"links\":null,\"result\":null,\"success\":false}}"
+                ),
+            ),
+            (
+                Format::Problem,
+                format!(
+                    "{{\"code\":\"rate_limited\",\"detail\":\"{DETAIL}\",\"status\":429,\"title\":\"Too Many Requests\",\
+                     \"type\":\"about:blank\"}}"
+                ),
+            ),
+            (Format::Oauth, format!("{{\"error\":\"temporarily_unavailable\",\"error_description\":\"{DETAIL}\"}}")),
+            (Format::Text, format!("Too Many Requests: {DETAIL}\n")),
+        ] {
+            assert_eq!(text(format, Denial::RateLimited), expected);
+        }
+    }
+
+    #[test]
     fn b22_b23_cablecast_says_the_same_for_no_key_and_a_wrong_one() {
         assert_eq!(
             text(Format::XmlCablecast, Denial::MissingCredential),
