@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// The requests of a connection: counted by the guard as their heads pass, and again as they are served.
 #[derive(Default)]
@@ -90,12 +90,12 @@ impl HeadGuard {
         while let [first, rest @ ..] = bytes {
             bytes = match self.at {
                 At::Gap if matches!(first, b'\r' | b'\n') => rest,
-                At::Gap | At::Method => match memchr(b' ', bytes) {
+                At::Gap | At::Method => match bytes.iter().position(|byte| *byte == b' ') {
                     Some(end) => self.enter(At::Target, &bytes[end + 1..]),
                     None => self.enter(At::Method, &[]),
                 },
                 At::Target => self.target(bytes),
-                At::Field => self.field_line(bytes),
+                At::Field => self.fields(bytes),
                 At::Skip(left, next) => self.skip(left, next, bytes),
                 At::ChunkSize(size) => self.chunk_size(size, *first, rest),
                 At::ChunkExtension(size) => match memchr(b'\n', bytes) {
@@ -122,28 +122,49 @@ impl HeadGuard {
 
     /// No target has a fragment (RFC 9112 section 3.2). The version behind it has no `#` either.
     fn target<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let (target, rest, at) = match memchr(b'\n', bytes) {
-            Some(end) => (&bytes[..end], &bytes[end + 1..], At::Field),
-            None => (bytes, &[][..], At::Target),
-        };
-        let at = if memchr(b'#', target).is_some() { At::Lost } else { at };
-        self.enter(at, rest)
+        match memchr2(b'#', b'\n', bytes) {
+            Some(end) if bytes[end] == b'\n' => self.enter(At::Field, &bytes[end + 1..]),
+            Some(_) => self.enter(At::Lost, &[]),
+            None => self.enter(At::Target, &[]),
+        }
     }
 
+    /// Field lines, to the end of the head or of the bytes. Nearly all of them say nothing about framing, so what matters is
+    /// how each begins, and the line feeds are looked for in eight bytes at once.
+    fn fields<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        if !self.line.is_empty() || matters(bytes) {
+            return self.field_line(bytes);
+        }
+        let mut line = bytes;
+        let (words, _) = bytes.as_chunks();
+        for (at, word) in words.iter().enumerate() {
+            let mut feeds = line_feeds(*word);
+            while feeds != 0 {
+                line = &bytes[at * 8 + feeds.trailing_zeros() as usize / 8 + 1..];
+                if matters(line) {
+                    return self.field_line(line);
+                }
+                feeds &= feeds - 1;
+            }
+        }
+        self.field_line(line)
+    }
+
+    /// One line, or the rest of one that began in an earlier piece.
     fn field_line<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        if let (true, [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..]) = (self.line.is_empty(), bytes) {
+            self.end_of_head();
+            return rest;
+        }
         let Some(end) = memchr(b'\n', bytes) else {
             self.keep(bytes);
             return &[];
         };
-        if self.line.is_empty() {
-            self.field(&bytes[..end]);
-        } else {
-            self.keep(&bytes[..end]);
-            let mut line = std::mem::take(&mut self.line);
-            self.field(&line);
-            line.clear();
-            self.line = line;
-        }
+        self.keep(&bytes[..end]);
+        let mut line = std::mem::take(&mut self.line);
+        self.field(&line);
+        line.clear();
+        self.line = line;
         &bytes[end + 1..]
     }
 
@@ -192,6 +213,23 @@ impl HeadGuard {
         };
         self.enter(at, rest)
     }
+}
+
+/// Whether a line may be the last of a head, or one about framing: told by two or three bytes, and never wrongly denied.
+fn matters(line: &[u8]) -> bool {
+    match line {
+        [b'\r' | b'\n', ..] => true,
+        [b'c' | b'C', _, _, _, _, _, _, dash, l, ..] => *dash == b'-' && matches!(l, b'l' | b'L'),
+        [b't' | b'T', _, _, _, _, _, _, _, dash, ..] => *dash == b'-',
+        _ => line.len() < 9,
+    }
+}
+
+/// The line feeds among eight bytes, each as the highest bit of its byte, in order from the lowest.
+fn line_feeds(bytes: [u8; 8]) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
+    let others = u64::from_le_bytes(bytes) ^ u64::from_ne_bytes([b'\n'; 8]);
+    !(((others & LOW) + LOW) | others | LOW)
 }
 
 fn skip(left: u64, next: Next) -> At {
