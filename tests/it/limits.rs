@@ -93,6 +93,10 @@ fn a_limit_is_raised_and_taken_away_and_not_reset_by_anything_else() {
 
     update(&keyward, &key, &["--rate-limit", "5/1h"]);
     assert_eq!([status(), status(), status()], [200, 200, 429], "what was used stays used");
+    let config = format!("{CONFIG}\nidentity_headers: {{ prefix: X-Who- }}");
+    keyward.site.configure(upstream.address(), &config);
+    assert_eq!(keyward.reload().status, 200);
+    assert_eq!(status(), 429, "another config is no reason either");
     update(&keyward, &key, &["--rate-limit", "none"]);
     assert_eq!(std::array::from_fn::<u16, 8, _>(|_| status()), [200; 8]);
     update(&keyward, &key, &["--rate-limit", "1/1s"]);
