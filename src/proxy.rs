@@ -1,19 +1,24 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
-//! Around it: who accepts ([`listener`]) and serves ([`worker`]) connections, and by which config ([`live`]), what cannot be
+//! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
+//! before the first request ([`establish`], [`proxy_protocol`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
 //! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
 mod body;
+mod connection;
+mod establish;
 mod forward;
 mod framing;
 mod head_guard;
 mod headers;
 mod listener;
 mod live;
+pub mod proxy_protocol;
 mod rate;
+mod read_ahead;
 pub mod reply;
 mod request_id;
 mod settings;
@@ -211,6 +216,7 @@ struct Shared {
     replies: Vec<Replies>,
     locksmith: Arc<Locksmith>,
     trusted: Networks,
+    proxy_protocol: Networks,
     identity: IdentityNames,
     target: Target,
     default_host: HeaderValue,
@@ -410,6 +416,7 @@ impl Shared {
             settings: config.settings,
             locksmith: config.locksmith,
             trusted: config.trusted_proxies,
+            proxy_protocol: config.proxy_protocol,
             target: config.upstream,
             limits: config.limits,
             replica,

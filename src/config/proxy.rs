@@ -73,12 +73,14 @@ pub(super) fn proxy(
         report.mistake(&at.key("upstream"), "is proxy.listen itself: requests would go round in a circle");
     }
     let trusted_proxies = networks(&raw.trusted_proxies, &at.key("trusted_proxies"), report);
+    let proxy_protocol = networks(&raw.proxy_protocol, &at.key("proxy_protocol"), report);
     let limits = limits(raw, &at, report);
     Some(Config {
         listen: listen?,
         upstream: upstream?,
         workers: workers(raw.workers),
         trusted_proxies: trusted_proxies?,
+        proxy_protocol: proxy_protocol?,
         routes,
         settings,
         locksmith: Arc::clone(locksmith?),
@@ -137,6 +139,7 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
     let max_head_bytes = report.take(&at.key("max_head"), values::head_size(&raw.max_head));
     let at = at.key("timeouts");
     let mut above_zero = |name: &str, raw| report.take(&at.key(name), values::time_above_zero(raw));
+    let handshake_timeout = above_zero("handshake", &raw.timeouts.handshake);
     let head_timeout = above_zero("head", &raw.timeouts.head);
     let idle_timeout = above_zero("idle", &raw.timeouts.idle);
     let connect_timeout = above_zero("connect", &raw.timeouts.connect);
@@ -146,6 +149,7 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
     let drain_timeout = report.take(&at.key("drain"), values::time(&raw.timeouts.drain));
     let drain_delay = report.take(&at.key("drain_delay"), values::time(&raw.timeouts.drain_delay));
     Some(Limits {
+        handshake_timeout: handshake_timeout?,
         head_timeout: head_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,

@@ -65,6 +65,9 @@ pub(crate) struct Proxy {
     pub(crate) workers: Workers,
     /// Addresses and networks of the proxies in front, whose `Forwarded` and `X-Forwarded-For` headers are believed.
     pub(crate) trusted_proxies: Vec<String>,
+    /// Addresses and networks of the balancers in front that begin every connection with a PROXY protocol header. The address
+    /// in it takes the place of theirs; a connection of theirs without one is closed.
+    pub(crate) proxy_protocol: Vec<String>,
     /// What is done about paths that servers read differently, such as `/a/../b` or `/a%2fb`.
     pub(crate) paths: Paths,
     /// How long things may take. Each is a number with a unit: `500ms`, `10s`, `5m`, `1h`.
@@ -83,6 +86,7 @@ impl Default for Proxy {
             upstream: None,
             workers: Workers::Word(AutoWord::Auto),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             paths: Paths::Strict,
             timeouts: Timeouts::default(),
             max_head: Size::Text("32KiB".to_owned()),
@@ -151,6 +155,8 @@ pub(crate) enum Size {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Timeouts {
+    /// For all that comes before the first request of a connection: the PROXY protocol's header.
+    pub(crate) handshake: Time,
     /// For a whole request head, from its first byte.
     pub(crate) head: Time,
     /// Between two requests of a connection.
@@ -172,6 +178,7 @@ pub(crate) struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            handshake: Time::new("10s"),
             head: Time::new("10s"),
             idle: Time::new("75s"),
             connect: Time::new("2s"),

@@ -64,6 +64,7 @@ fn what_is_left_out_is_as_the_example_says() {
     assert_eq!(
         proxy.limits,
         crate::proxy::Limits {
+            handshake_timeout: seconds(10),
             head_timeout: seconds(10),
             idle_timeout: seconds(75),
             connect_timeout: seconds(2),

@@ -1,4 +1,4 @@
-//! What the data plane is told by the config.
+//! What the data plane is told: by the config as a whole, and for each route.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use http::header::HeaderName;
 
 use super::reply::Deny;
 use super::upstream::Target;
+use super::watch::WaitLimits;
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
 use crate::auth::route::Routes;
 
-/// All of it.
+/// What the data plane is told by the config.
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
@@ -22,6 +23,8 @@ pub struct Config {
     pub workers: Workers,
     /// The peers whose forwarding headers are believed.
     pub trusted_proxies: Networks,
+    /// The peers that begin every connection with a PROXY protocol header, which tells the client's address.
+    pub proxy_protocol: Networks,
     /// Which requests need what.
     pub routes: Routes,
     /// What else is set for each route, the default route's last.
@@ -89,6 +92,8 @@ pub enum IdentityValue {
 /// Times and sizes that bound what a client or the upstream can hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// For all that comes before the first request: the PROXY protocol's header.
+    pub handshake_timeout: Duration,
     /// For a whole request head, from its first byte.
     pub head_timeout: Duration,
     /// Between two requests of a connection.
@@ -110,4 +115,10 @@ pub struct Limits {
     pub max_head_bytes: usize,
     /// Most header lines of a request.
     pub max_headers: usize,
+}
+
+impl Limits {
+    pub(super) fn of_clients(&self) -> WaitLimits {
+        WaitLimits { idle: self.idle_timeout, head: self.head_timeout, handshake: self.handshake_timeout }
+    }
 }

@@ -215,7 +215,8 @@ impl Upstream {
         // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.
         builder.writev(false).allow_obsolete_multiline_headers_in_responses(true);
         let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
-        let limits = WaitLimits { idle: self.limits.upstream_idle_timeout, head: self.limits.response_timeout };
+        let (idle, head) = (self.limits.upstream_idle_timeout, self.limits.response_timeout);
+        let limits = WaitLimits { idle, head, ..WaitLimits::NONE };
         let watch = self.sweeper.watch(limits);
         let watched = watch.clone();
         tokio::spawn(async move { drive(&watched, connection.with_upgrades(), |_| ()).await });

@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::head_guard::HeadGuard;
 use crate::auth::grant::Timestamp;
@@ -29,6 +28,8 @@ pub(super) enum Doing {
     Head = 1,
     /// Something that takes as long as it takes.
     Work = 2,
+    /// It is being established, and carries no request yet.
+    Handshake = 3,
 }
 
 /// What a connection is asked to do.
@@ -45,11 +46,17 @@ pub(super) enum Signal {
 pub(super) struct WaitLimits {
     pub(super) idle: Duration,
     pub(super) head: Duration,
+    pub(super) handshake: Duration,
+}
+
+impl WaitLimits {
+    /// No limits at all.
+    pub(super) const NONE: Self = Self { idle: Duration::MAX, head: Duration::MAX, handshake: Duration::MAX };
 }
 
 /// One connection's notes.
 pub(super) struct Watch {
-    /// What it is doing (upper 2 bits), and since when by the coarse clock, in milliseconds.
+    /// What it is doing (upper 3 bits), and since when by the coarse clock, in milliseconds.
     doing: AtomicU64,
     signal: AtomicU8,
     waker: OnceLock<Waker>,
@@ -57,17 +64,19 @@ pub(super) struct Watch {
     clock: Arc<AtomicU64>,
 }
 
-const TIME: u64 = u64::MAX >> 2;
+/// The bits of a note that tell the time.
+const TIME_BITS: u32 = 61;
+const TIME: u64 = u64::MAX >> (u64::BITS - TIME_BITS);
 
 impl Watch {
     /// Notes what the connection does from now on.
     pub(super) fn enter(&self, doing: Doing) {
-        self.doing.store((doing as u64) << 62 | self.clock.load(Relaxed), Relaxed);
+        self.doing.store((doing as u64) << TIME_BITS | self.clock.load(Relaxed), Relaxed);
     }
 
     /// Whether that is what it does.
     pub(super) fn is(&self, doing: Doing) -> bool {
-        self.doing.load(Relaxed) >> 62 == doing as u64
+        self.doing.load(Relaxed) >> TIME_BITS == doing as u64
     }
 
     /// Whether it was told to close, as those are that have waited too long.
@@ -84,13 +93,14 @@ impl Watch {
 
     fn is_overdue(&self, now: u64) -> bool {
         let doing = self.doing.load(Relaxed);
-        let limit = match doing >> 62 {
+        let limit = match doing >> TIME_BITS {
             0 => self.limits.idle,
             1 => self.limits.head,
+            3 => self.limits.handshake,
             _ => return false,
         };
         // The clock that the note was made by may have been a sweep behind.
-        u128::from(now.saturating_sub(doing & TIME)) > (limit + SWEEP).as_millis()
+        u128::from(now.saturating_sub(doing & TIME)) > limit.saturating_add(SWEEP).as_millis()
     }
 }
 
@@ -184,20 +194,33 @@ pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl 
     .await;
 }
 
+/// Waits for something that may be given up at any time: any signal ends it, and then there is nothing.
+pub(super) async fn attempt<F: Future>(watch: &Watch, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx: &mut Context<'_>| {
+        watch.waker.get_or_init(|| cx.waker().clone());
+        match watch.signal.load(Relaxed) {
+            0 => future.as_mut().poll(cx).map(Some),
+            _ => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 /// A client's socket that notes the first bytes of a request, and shows all of them to the guard.
-pub(super) struct WatchedSocket {
-    socket: TcpStream,
+pub(super) struct WatchedSocket<S> {
+    socket: S,
     watch: Arc<Watch>,
     guard: HeadGuard,
 }
 
-impl WatchedSocket {
-    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>, guard: HeadGuard) -> Self {
+impl<S> WatchedSocket<S> {
+    pub(super) fn new(socket: S, watch: Arc<Watch>, guard: HeadGuard) -> Self {
         Self { socket, watch, guard }
     }
 }
 
-impl AsyncRead for WatchedSocket {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
@@ -212,7 +235,7 @@ impl AsyncRead for WatchedSocket {
     }
 }
 
-impl AsyncWrite for WatchedSocket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
         // The end of an answer may still be on its way to a slow client when the request has long been settled.
@@ -249,9 +272,24 @@ mod tests {
     #[tokio::test]
     async fn ends_what_has_waited_too_long_and_nothing_else() {
         let (short, long, wait) = (Duration::from_millis(100), Duration::from_secs(60), Duration::from_millis(900));
-        assert!(!outlives(Doing::Idle, WaitLimits { idle: short, head: long }, wait).await);
-        assert!(outlives(Doing::Idle, WaitLimits { idle: long, head: short }, wait).await);
-        assert!(!outlives(Doing::Head, WaitLimits { idle: long, head: short }, wait).await);
-        assert!(outlives(Doing::Work, WaitLimits { idle: short, head: short }, wait).await);
+        let none = WaitLimits::NONE;
+        assert!(!outlives(Doing::Idle, WaitLimits { idle: short, ..none }, wait).await);
+        assert!(outlives(Doing::Idle, WaitLimits { idle: long, head: short, handshake: short }, wait).await);
+        assert!(!outlives(Doing::Head, WaitLimits { head: short, ..none }, wait).await);
+        assert!(!outlives(Doing::Handshake, WaitLimits { handshake: short, ..none }, wait).await);
+        assert!(outlives(Doing::Work, WaitLimits { idle: short, head: short, handshake: short }, wait).await);
+    }
+
+    #[tokio::test]
+    async fn what_may_be_given_up_ends_with_any_signal() {
+        let sweeper = Sweeper::default();
+        let watch = sweeper.watch(WaitLimits::NONE);
+        assert_eq!(attempt(&watch, async { 7 }).await, Some(7));
+        let (attempted, ()) = tokio::join!(attempt(&watch, std::future::pending::<()>()), async {
+            tokio::task::yield_now().await;
+            sweeper.send_all(Signal::Finish);
+        });
+        assert_eq!(attempted, None);
+        assert!(!watch.was_closed());
     }
 }

@@ -6,17 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::http1::{Builder, UpgradeableConnection};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::head_guard::{HeadGuard, Heads};
+use super::establish::{self, Arrival};
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::Upstream;
-use super::watch::{Signal, Sweeper, WaitLimits, WatchedSocket, drive};
-use super::{Live, Renewing, Session, Shared, handle};
+use super::watch::{Signal, Sweeper};
+use super::{Live, Shared};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::telemetry::metrics::Metrics;
 
@@ -106,9 +103,6 @@ impl Worker {
     }
 }
 
-/// The header lines that hyper takes if it is told nothing.
-const HEADERS: usize = 100;
-
 /// Serves connections until the process has drained.
 pub(super) async fn run(
     live: Arc<Live>,
@@ -136,26 +130,10 @@ pub(super) async fn run(
 fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let _ = socket.set_nodelay(true);
     let current = worker.current();
-    let shared = current.shared.clone();
-    let limits = WaitLimits { idle: shared.limits.idle_timeout, head: shared.limits.head_timeout };
-    let watch = worker.sweeper.watch(limits);
-    let heads = Arc::<Heads>::default();
-    let open = OpenConnection::new(shared.metrics.clone(), worker.clone());
-    let session = Session::new(current, worker.clone(), watch.clone(), heads.clone(), peer.ip(), open.clone());
-    let renewing = Renewing::new(session);
-    let mut builder = Builder::new();
-    // Not `pipeline_flush`: a client that does not read would fill the memory.
-    builder.writev(false).max_header_size(shared.limits.max_head_bytes);
-    if shared.limits.max_headers > HEADERS {
-        // This costs 14 % of a request, so it is only for those who need it.
-        builder.max_headers(shared.limits.max_headers);
-    }
-    let service = service_fn(move |request| handle(renewing.session(), request));
-    let socket = WatchedSocket::new(socket, watch.clone(), HeadGuard::new(heads));
-    let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
-    spawn_isolated(open, async move {
-        drive(&watch, connection, UpgradeableConnection::graceful_shutdown).await;
-    });
+    let watch = worker.sweeper.watch(current.shared.limits.of_clients());
+    let open = OpenConnection::new(current.shared.metrics.clone(), worker.clone());
+    let arrival = Arrival { current, worker: worker.clone(), watch, peer: peer.ip(), open: open.clone() };
+    spawn_isolated(open, establish::run(arrival, socket));
 }
 
 /// Runs a connection as a task of its own, so that a panic in it takes nothing else down.

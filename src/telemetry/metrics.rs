@@ -125,6 +125,20 @@ impl Decision {
     }
 }
 
+/// Why a connection was closed before its first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It did not begin with the PROXY protocol header that its peer owes.
+    ProxyProtocol,
+    /// It was not established in time.
+    Timeout,
+}
+
+impl Refused {
+    /// In order of declaration.
+    const LABELS: [&'static str; 2] = ["proxy_protocol", "timeout"];
+}
+
 /// Metrics of the data plane: handles are looked up once, not per request.
 pub struct ProxyMetrics {
     requests: Vec<IntCounter>,
@@ -140,6 +154,7 @@ pub struct ProxyMetrics {
     pub tunnels_open: IntGauge,
     /// Connections accepted.
     pub connections: IntCounter,
+    connections_refused: IntCounterVec,
     /// Panics that took a connection down.
     pub panics: IntCounter,
 }
@@ -163,6 +178,11 @@ impl ProxyMetrics {
     /// The head of the upstream's answer has come.
     pub fn upstream_answered(&self, took: Duration) {
         self.upstream_duration.series(0).observe(took);
+    }
+
+    /// A connection is closed before its first request.
+    pub fn refused(&self, why: Refused) {
+        self.connections_refused.with_label_values(&[Refused::LABELS[why as usize]]).inc();
     }
 
     /// A request failed; if it was the upstream's doing, it counts there too.
@@ -260,6 +280,12 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
     )?;
     registry.register(Box::new(errors.clone()))?;
     Failure::UPSTREAM.iter().for_each(|failure| errors.with_label_values(&[failure.label()]).reset());
+    let refused = IntCounterVec::new(
+        Opts::new("keyward_connections_refused_total", "Connections closed before their first request, by reason"),
+        &["reason"],
+    )?;
+    registry.register(Box::new(refused.clone()))?;
+    Refused::LABELS.iter().for_each(|label| refused.with_label_values(&[label]).reset());
     let series =
         Outcome::all().flat_map(|outcome| CODES.map(|code| [outcome.decision().label(), outcome.reason(), code]));
     let requests: Vec<IntCounter> = series.map(|labels| requests.with_label_values(&labels)).collect();
@@ -288,6 +314,7 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
         connections_open: gauge(registry, "keyward_connections_open", "Open connections of clients")?,
         tunnels_open: gauge(registry, "keyward_tunnels_open", "Open WebSockets")?,
         connections: counter(registry, "keyward_connections_total", "Connections accepted")?,
+        connections_refused: refused,
         panics: counter(registry, "keyward_panics_total", "Panics, each of which closed one connection")?,
     })
 }
