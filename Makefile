@@ -30,6 +30,11 @@ crash: ## kill -9 two hundred times: in imports, in changes of keys, under load
 	tests/setup.sh
 	cargo test --locked --test it crash::
 
+.PHONY: drill
+drill: export KEYWARD_LONG := 1
+drill: ## twenty rolling restarts, reloads and stops under 1,000 requests a second, of which none may fail
+	cargo test --locked --test it zero_loss::
+
 .PHONY: deny
 deny: ## licences, sources, bans and doubles among all dependencies, as deny.toml says
 	cargo deny --version 2>/dev/null || cargo install --locked cargo-deny@0.20.2

@@ -138,7 +138,17 @@ async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
     let Forwarded { ref mut outbound, id, hints, route, mut account } = forwarded;
     let failed = |failure, mut account: Account| {
         account.failed(failure);
-        reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account)
+        // In a Pod that is stopped both are told at once, and the upstream may be the first to go: another Pod will do.
+        let is_stopping = matches!(failure, Failure::Unreachable | Failure::Broken) && account.session.is_leaving();
+        let failure = if is_stopping { Failure::Stopping } else { failure };
+        if is_stopping {
+            account.failed(failure);
+        }
+        let mut response = reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account);
+        if is_stopping {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     };
     match sent {
         Ok((mut response, lease)) => {
@@ -290,6 +300,11 @@ impl Session {
         let (peer, default_host) = (&self.peer_value, &shared.default_host);
         let origin = Origin { peer, peer_is_trusted: self.peer_is_trusted, client, id, default_host };
         Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
+    }
+
+    /// Whether the process has been asked to stop.
+    fn is_leaving(&self) -> bool {
+        self.worker.lifecycle.phase() >= Phase::Leaving
     }
 
     /// A client whose connection is to be closed hears it with its last answer.

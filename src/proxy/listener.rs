@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use socket2::{SockFilter, SockRef};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::worker::Accepted;
@@ -18,26 +19,65 @@ pub(super) struct WorkerHandle {
     pub(super) open: Arc<AtomicUsize>,
 }
 
-/// Accepts until the process drains, and then whatever is still in the kernel's queue.
+/// How long handshakes that have begun may take to end when the listener is to close.
+const HANDSHAKES: Duration = Duration::from_millis(50);
+
+/// Accepts until the process drains, and then whatever has begun to connect.
+///
+/// Closing a listener resets what waits in its queue, and a connection that comes between the last look and the close is
+/// lost. So the kernel is first told to take no new ones.
 pub(super) async fn run(listener: TcpListener, workers: Vec<WorkerHandle>, lifecycle: Lifecycle) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let draining = lifecycle.reached(Phase::Draining);
-    let mut draining = std::pin::pin!(draining);
+    accept_until(lifecycle.reached(Phase::Draining), &listener, &workers).await?;
+    match take_no_new_ones(&listener) {
+        Ok(()) => accept_until(tokio::time::sleep(HANDSHAKES), &listener, &workers).await?,
+        Err(error) => tracing::debug!(%error, "connections may be lost while the listener closes"),
+    }
+    // The kernel is asked once more: the runtime may not have heard of the last ones.
+    let listener = listener.into_std()?;
+    while let Ok(accepted) = listener.accept() {
+        hand_over(&workers, accepted);
+    }
+    Ok(())
+}
+
+async fn accept_until(
+    end: impl Future<Output = ()>,
+    listener: &tokio::net::TcpListener,
+    workers: &[WorkerHandle],
+) -> io::Result<()> {
+    let mut end = std::pin::pin!(end);
     loop {
         tokio::select! {
             biased;
             accepted = listener.accept() => match accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
                 Ok(accepted) => {
-                    if !hand_over(&workers, accepted) {
+                    if !hand_over(workers, accepted) {
                         return Err(io::Error::other("no worker is left"));
                     }
                 }
                 Err(error) => pause(&error).await,
             },
-            () = &mut draining => return Ok(()),
+            () = &mut end => return Ok(()),
         }
     }
+}
+
+/// Has the kernel drop what begins a connection (SYN), as if it had been lost on the way: the other end tries again a second
+/// later, and finds the port closed. Everything else passes, so that handshakes that have begun can end.
+fn take_no_new_ones(listener: &tokio::net::TcpListener) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const JUMP_IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const FLAGS: u32 = 13; // where they stand in a TCP header
+    const SYN: u32 = 0x02;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// Gives a connection to the worker with the fewest that still works; `false` if none does.

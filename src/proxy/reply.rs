@@ -89,6 +89,7 @@ impl Answer {
             Self::Failure(Failure::MethodRefused) => StatusCode::NOT_IMPLEMENTED,
             Self::Failure(Failure::Unreachable | Failure::Broken) => StatusCode::BAD_GATEWAY,
             Self::Failure(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failure(Failure::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

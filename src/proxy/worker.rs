@@ -27,6 +27,7 @@ pub(super) struct Worker {
     /// Only this worker's thread takes the lock, so it is never contended.
     current: Mutex<Current>,
     pub(super) sweeper: Arc<Sweeper>,
+    pub(super) lifecycle: Lifecycle,
     draining: AtomicBool,
     /// Open connections; the acceptor looks at it too.
     open: Arc<AtomicUsize>,
@@ -44,12 +45,12 @@ pub(super) struct Current {
 pub(super) type Accepted = (std::net::TcpStream, SocketAddr);
 
 impl Worker {
-    fn new(live: Arc<Live>, open: Arc<AtomicUsize>) -> Arc<Self> {
+    fn new(live: Arc<Live>, open: Arc<AtomicUsize>, lifecycle: Lifecycle) -> Arc<Self> {
         let (shared, sweeper) = (live.shared(), Arc::<Sweeper>::default());
         let upstream = Upstream::new(shared.target.clone(), shared.limits.clone(), sweeper.clone());
         let current = Mutex::new(Current { shared, upstream: Arc::new(upstream) });
         let (draining, ids) = (AtomicBool::new(false), RequestIds::default());
-        Arc::new(Self { live, current, sweeper, draining, open, ids })
+        Arc::new(Self { live, current, sweeper, lifecycle, draining, open, ids })
     }
 
     /// What begins now is served by this. A new config is taken over here, with a new pool if the old one does not fit it.
@@ -110,7 +111,7 @@ pub(super) async fn run(
     mut accepted: UnboundedReceiver<Accepted>,
     lifecycle: Lifecycle,
 ) {
-    let worker = Worker::new(live, open);
+    let worker = Worker::new(live, open, lifecycle.clone());
     let sweeping = worker.clone();
     tokio::spawn(async move { sweeping.sweeper.run(|| sweeping.current().upstream.prune()).await });
     // The acceptor drops its end when it stops: what it still has handed over comes first.

@@ -42,12 +42,21 @@ pub enum Failure {
     Broken,
     /// The upstream did not answer in time.
     Timeout,
+    /// The upstream cannot be reached or closed, and the process is stopping, as the upstream may be.
+    Stopping,
 }
 
 impl Failure {
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::BadRequest, Self::HeadTooLarge, Self::MethodRefused, Self::Unreachable, Self::Broken, Self::Timeout];
+    pub const ALL: [Self; 7] = [
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::MethodRefused,
+        Self::Unreachable,
+        Self::Broken,
+        Self::Timeout,
+        Self::Stopping,
+    ];
 
     /// Those that are the upstream's.
     const UPSTREAM: [Self; 3] = [Self::Unreachable, Self::Broken, Self::Timeout];
@@ -61,6 +70,7 @@ impl Failure {
             Self::Unreachable => "upstream_unreachable",
             Self::Broken => "upstream_broken",
             Self::Timeout => "upstream_timeout",
+            Self::Stopping => "stopping",
         }
     }
 }

@@ -69,8 +69,7 @@ fn a_stop_under_load_loses_no_request() {
     assert!(tallies.iter().all(|tally| tally.answered > 10));
 }
 
-/// Balancers need time to notice that it is no longer ready, and until then they open new connections. What the kernel has
-/// queued when a listener closes is lost, so without `drain_delay` one of these might be, once in a while.
+/// Balancers need time to notice that it is no longer ready, and until then they open new connections.
 #[test]
 fn a_stop_loses_no_new_connection_while_the_delay_lasts() {
     let upstream = Upstream::start();
@@ -102,6 +101,32 @@ fn a_stop_loses_no_new_connection_while_the_delay_lasts() {
     assert_eq!(upstream.received().len(), answered);
     until("connections are refused", || std::net::TcpStream::connect(proxy).is_err());
     assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
+    assert!(ended_well(keyward.wait_for_exit()));
+}
+
+/// In a Pod both are told to stop at once, and the upstream is often the first to go.
+#[test]
+fn an_upstream_that_goes_first_makes_it_unavailable_and_not_broken() {
+    let upstream = Upstream::scripted(|turn| {
+        turn.body()?;
+        turn.wire.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(After::Close)
+    });
+    let (mut keyward, key) = serve(&upstream, "proxy: { timeouts: { drain_delay: 1s } }");
+    let get = request("GET", "/x", &[("X-API-Key", &key.value)], b"");
+    let mut client = keyward.connect();
+    assert_eq!(client.exchange(&get).status, 200);
+    drop(upstream);
+    until("it is gone", || keyward.send(&get).status == 502);
+    assert_eq!(client.exchange(&get).status, 502);
+    keyward.terminate();
+    until("it is no longer ready", || keyward.ops_page("/readyz").status == 503);
+    let response = client.exchange(&get);
+    let [retry, connection] = ["retry-after", "connection"].map(|name| response.value(name));
+    assert_eq!((response.status, retry.as_deref(), connection.as_deref()), (503, Some("5"), Some("close")));
+    assert!(client.is_closed());
+    let series = "keyward_requests_total{code=\"5xx\",decision=\"error\",reason=\"stopping\"}";
+    until("it is counted", || keyward.metric(series) as u64 == 1);
     assert!(ended_well(keyward.wait_for_exit()));
 }
 

@@ -26,4 +26,5 @@ mod demo; // the product at work, without a config
 mod docs; // the README does what it says
 mod icecast; // a real server from before there were keys
 mod leaks; // everything that is ever written, searched for keys
-mod ops; // probes, status, metrics, the access log
+mod ops;
+mod zero_loss; // stops, reloads and a thousand requests a second // probes, status, metrics, the access log

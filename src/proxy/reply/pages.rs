@@ -37,6 +37,7 @@ fn wording(answer: Answer) -> Wording {
         Answer::Failure(Failure::Timeout) => {
             ("gateway_timeout", "Gateway Timeout", "The server behind did not answer in time.")
         }
+        Answer::Failure(Failure::Stopping) => ("unavailable", "Service Unavailable", "The server is being stopped."),
     };
     Wording { code, title, detail }
 }
@@ -308,6 +309,7 @@ mod tests {
             (Answer::Denial(Denial::RateLimited), 429),
             (Answer::Failure(Failure::Unreachable), 502),
             (Answer::Failure(Failure::Timeout), 504),
+            (Answer::Failure(Failure::Stopping), 503),
         ] {
             let page = page(Format::Xml, answer, &deny);
             assert_eq!(page.status.as_u16(), status);

@@ -61,6 +61,11 @@ impl Client {
         Self { wire: Wire::new(TcpStream::connect(address).unwrap()) }
     }
 
+    /// A connection that was made already.
+    pub(crate) fn over(socket: TcpStream) -> Self {
+        Self { wire: Wire::new(socket) }
+    }
+
     /// Connects from an address of one's own: all of 127.0.0.0/8 is ours.
     pub(crate) fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
