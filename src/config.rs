@@ -31,7 +31,7 @@ use self::report::Report;
 use self::schema::Shapes;
 use crate::auth::Locksmith;
 use crate::store::Location;
-use crate::{admin, ops, sync, telemetry};
+use crate::{admin, ops, sync, telemetry, tls};
 
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Position};
@@ -151,7 +151,7 @@ fn read(path: &Path, overrides: &Overrides, purpose: Purpose) -> Result<(Parts, 
     if purpose == Purpose::Serve && raw.proxy.is_none() && !report.has_mistake_within(&at) {
         report.mistake(&at, "is missing; say where requests go, such as `proxy: { upstream: http://127.0.0.1:9000 }`");
     }
-    let parts = Parts::from_raw(&raw, path, overrides, &mut report);
+    let parts = Parts::from_raw(&raw, path, overrides, purpose, &mut report);
     Ok((parts, report))
 }
 
@@ -183,7 +183,7 @@ fn raw_of(overrides: &Overrides, report: &mut Report) -> Option<raw::File> {
 }
 
 impl Parts {
-    fn from_raw(raw: &raw::File, path: &Path, overrides: &Overrides, report: &mut Report) -> Self {
+    fn from_raw(raw: &raw::File, path: &Path, overrides: &Overrides, purpose: Purpose, report: &mut Report) -> Self {
         let base = path.parent().unwrap_or(Path::new(""));
         let store =
             raw.store.as_ref().and_then(|text| report.take(&OptionPath::of(["store"]), Location::parse(text, base)));
@@ -191,11 +191,13 @@ impl Parts {
         let listeners = proxy::listeners(raw, report);
         let sync = sync_of(&raw.sync, store.as_ref(), report);
         let log = log_of(&raw.log, report);
-        let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, report);
+        let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
         let admin = listeners.admin.map(|listen| admin::Config { listen });
         let ops = listeners.ops.map(|listen| ops::Config { listen });
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());
-        let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file))).collect();
+        let tls = raw.proxy.as_ref().and_then(|proxy| proxy::tls_files(proxy.tls.as_ref()?, base));
+        let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file)));
+        let files = files.chain(tls.iter().flat_map(tls::ServerFiles::paths).cloned()).collect();
         Self { proxy, admin, ops, sync, store, locksmith, log, files }
     }
 }

@@ -32,7 +32,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
@@ -41,6 +41,7 @@ use hyper::upgrade::OnUpgrade;
 
 use self::account::{Account, Line};
 use self::body::ReplyBody;
+use self::establish::Link;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::head_guard::Heads;
 pub use self::live::Live;
@@ -60,6 +61,7 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::{Failure, Metrics};
+use crate::tls;
 
 /// Serves one request. What needs no waiting is done before there is a future: a future that held the request as it came
 /// would be moved about with it.
@@ -213,6 +215,7 @@ struct Session {
     peer: IpAddr,
     peer_value: HeaderValue,
     peer_is_trusted: bool,
+    is_secure: bool,
     /// As long as anything of it goes on.
     open: Arc<OpenConnection>,
 }
@@ -227,6 +230,7 @@ struct Shared {
     locksmith: Arc<Locksmith>,
     trusted: Networks,
     proxy_protocol: Networks,
+    tls: Option<tls::Server>,
     identity: IdentityNames,
     target: Target,
     default_host: HeaderValue,
@@ -237,26 +241,20 @@ struct Shared {
 }
 
 impl Session {
-    fn new(
-        current: Current,
-        worker: Arc<Worker>,
-        watch: Arc<Watch>,
-        heads: Arc<Heads>,
-        peer: IpAddr,
-        open: Arc<OpenConnection>,
-    ) -> Self {
+    fn new(current: Current, link: Link, heads: Arc<Heads>) -> Self {
         let Current { shared, upstream } = current;
+        let Link { worker, watch, peer, is_secure, open } = link;
         let peer = peer.to_canonical();
         let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let peer_is_trusted = shared.trusted.contains(peer);
-        Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted, open }
+        Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted, is_secure, open }
     }
 
     /// The same connection under the config that is in force now.
     fn renewed(&self) -> Self {
-        let (worker, watch, heads, open) =
-            (self.worker.clone(), self.watch.clone(), self.heads.clone(), self.open.clone());
-        Self::new(self.worker.current(), worker, watch, heads, self.peer, open)
+        let (worker, watch, open) = (self.worker.clone(), self.watch.clone(), self.open.clone());
+        let link = Link { worker, watch, peer: self.peer, is_secure: self.is_secure, open };
+        Self::new(self.worker.current(), link, self.heads.clone())
     }
 
     /// Whether a request may pass, and be passed on as it stands.
@@ -298,7 +296,8 @@ impl Session {
     ) -> Result<Outbound, Failure> {
         let shared = &*self.shared;
         let (peer, default_host) = (&self.peer_value, &shared.default_host);
-        let origin = Origin { peer, peer_is_trusted: self.peer_is_trusted, client, id, default_host };
+        let (peer_is_trusted, is_secure) = (self.peer_is_trusted, self.is_secure);
+        let origin = Origin { peer, peer_is_trusted, is_secure, client, id, default_host };
         Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
     }
 
@@ -422,6 +421,8 @@ impl Shared {
             std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{what} cannot stand in a header"))
         };
         let rules = config.routes.rules().zip(&config.settings);
+        let expiry = config.tls.as_ref().and_then(|tls| tls.valid_until().duration_since(UNIX_EPOCH).ok());
+        metrics.proxy.certificate_expiry.set(expiry.unwrap_or_default().as_secs_f64());
         Ok(Self {
             generation,
             replies: rules.map(|(rule, settings)| Replies::new(&settings.deny, &rule.forms)).collect(),
@@ -432,6 +433,7 @@ impl Shared {
             locksmith: config.locksmith,
             trusted: config.trusted_proxies,
             proxy_protocol: config.proxy_protocol,
+            tls: config.tls,
             target: config.upstream,
             limits: config.limits,
             replica,

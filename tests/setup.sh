@@ -10,6 +10,7 @@ needs=(
   promtool:prometheus   # judges /metrics and the alert rules
   prometheus:prometheus # scrapes a running proxy
   curl:curl             # runs the commands of the README as they stand there
+  openssl:openssl       # a TLS client that keeps its connection
   pgrep:procps          # looks for processes left behind
   fuser:psmisc          # tells who holds a port
   git:git               # names the files that are part of the project

@@ -15,6 +15,7 @@ use crate::auth::Locksmith;
 use crate::auth::address::Networks;
 use crate::proxy::upstream::Target;
 use crate::proxy::{Config, Limits, Workers};
+use crate::tls;
 
 /// Where each listener is, as far as it is wanted and its address can be read.
 pub(super) struct Listeners {
@@ -54,6 +55,7 @@ pub(super) fn proxy(
     listen: Option<SocketAddr>,
     locksmith: Option<&Arc<Locksmith>>,
     base: &Path,
+    reads_files: bool,
     report: &mut Report,
 ) -> Option<Config> {
     let prefix = values::identity_prefix(&raw.identity_headers.prefix);
@@ -74,6 +76,7 @@ pub(super) fn proxy(
     }
     let trusted_proxies = networks(&raw.trusted_proxies, &at.key("trusted_proxies"), report);
     let proxy_protocol = networks(&raw.proxy_protocol, &at.key("proxy_protocol"), report);
+    let tls = tls(raw.tls.as_ref(), base, reads_files, report);
     let limits = limits(raw, &at, report);
     Some(Config {
         listen: listen?,
@@ -81,11 +84,50 @@ pub(super) fn proxy(
         workers: workers(raw.workers),
         trusted_proxies: trusted_proxies?,
         proxy_protocol: proxy_protocol?,
+        tls: tls?,
         routes,
         settings,
         locksmith: Arc::clone(locksmith?),
         identity_prefix,
         limits: limits?,
+    })
+}
+
+/// Reads the files for HTTPS, so that what is wrong with them is told with everything else; commands that serve nobody leave
+/// them alone. `None` where a mistake was reported.
+fn tls(raw: Option<&raw::Tls>, base: &Path, reads_files: bool, report: &mut Report) -> Option<Option<tls::Server>> {
+    let at = OptionPath::of(["proxy", "tls"]);
+    let Some(raw) = raw else { return Some(None) };
+    if raw.client_auth.is_some() && raw.client_ca.is_none() {
+        report.mistake(&at.key("client_auth"), "needs client_ca, the roots of the certificates that clients must have");
+        return None;
+    }
+    let files = tls_files(raw, base)?;
+    if !reads_files {
+        return Some(None);
+    }
+    match tls::Server::load(&files, false) {
+        Ok(server) => Some(Some(server)),
+        Err(error) => {
+            let options = ["certificate", "key", "client_ca"].into_iter().zip(files.paths());
+            let option =
+                options.into_iter().find(|(_, path)| *path == error.path()).map_or("key", |(option, _)| option);
+            report.mistake(&at.key(option), error.to_string());
+            None
+        }
+    }
+}
+
+/// The files for HTTPS. `None` where one is missing, which was reported.
+pub(super) fn tls_files(raw: &raw::Tls, base: &Path) -> Option<tls::ServerFiles> {
+    let auth = match raw.client_auth {
+        Some(raw::ClientAuth::Required) | None => tls::ClientAuth::Required,
+        Some(raw::ClientAuth::Optional) => tls::ClientAuth::Optional,
+    };
+    Some(tls::ServerFiles {
+        certificate: base.join(raw.certificate.as_ref()?),
+        key: base.join(raw.key.as_ref()?),
+        client_ca: raw.client_ca.as_ref().map(|path| (base.join(path), auth)),
     })
 }
 

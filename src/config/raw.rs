@@ -68,6 +68,8 @@ pub(crate) struct Proxy {
     /// Addresses and networks of the balancers in front that begin every connection with a PROXY protocol header. The address
     /// in it takes the place of theirs; a connection of theirs without one is closed.
     pub(crate) proxy_protocol: Vec<String>,
+    /// HTTPS: then clients speak TLS on this port. Without this section they speak plain HTTP.
+    pub(crate) tls: Option<Tls>,
     /// What is done about paths that servers read differently, such as `/a/../b` or `/a%2fb`.
     pub(crate) paths: Paths,
     /// How long things may take. Each is a number with a unit: `500ms`, `10s`, `5m`, `1h`.
@@ -87,12 +89,40 @@ impl Default for Proxy {
             workers: Workers::Word(AutoWord::Auto),
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
+            tls: None,
             paths: Paths::Strict,
             timeouts: Timeouts::default(),
             max_head: Size::Text("32KiB".to_owned()),
             max_headers: 100,
         }
     }
+}
+
+/// HTTPS. The files are read again when they change; connections that are open go on.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificate", "key"]))]
+pub(crate) struct Tls {
+    /// A PEM file with the certificate, and behind it those between it and its root.
+    #[schemars(example = &"tls.crt")]
+    pub(crate) certificate: Option<String>,
+    /// A PEM file with the certificate's private key, not encrypted.
+    #[schemars(example = &"tls.key")]
+    pub(crate) key: Option<String>,
+    /// A PEM file with the roots of clients' certificates. Without it clients are asked for none.
+    pub(crate) client_ca: Option<String>,
+    /// Whether every client must have a certificate, or only those that have one must have a good one. Default: `required`.
+    pub(crate) client_auth: Option<ClientAuth>,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientAuth {
+    /// All must.
+    Required,
+    /// Those that have one must have a good one.
+    Optional,
 }
 
 /// A number of threads, or as many as there are CPUs for.
@@ -155,7 +185,7 @@ pub(crate) enum Size {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Timeouts {
-    /// For all that comes before the first request of a connection: the PROXY protocol's header.
+    /// For all that comes before the first request of a connection: the PROXY protocol's header, the TLS handshake.
     pub(crate) handshake: Time,
     /// For a whole request head, from its first byte.
     pub(crate) head: Time,

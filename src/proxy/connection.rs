@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::establish::Arrival;
 use super::head_guard::{HeadGuard, Heads};
-use super::watch::{WatchedSocket, drive};
+use super::watch::{Doing, WatchedSocket, drive};
 use super::{Renewing, Session, handle};
 
 /// The header lines that hyper takes if it is told nothing.
@@ -20,9 +20,11 @@ pub(super) async fn http1<S>(arrival: Arrival, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { current, worker, watch, peer, open } = arrival;
-    let heads = Arc::<Heads>::default();
-    let session = Session::new(current, worker, watch.clone(), heads.clone(), peer, open);
+    let Arrival { current, link } = arrival;
+    let (heads, watch) = (Arc::<Heads>::default(), link.watch.clone());
+    // Whatever came before, the first head has its own time from here.
+    watch.enter(Doing::Head);
+    let session = Session::new(current, link, heads.clone());
     let limits = &session.shared.limits;
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.

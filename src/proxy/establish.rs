@@ -1,9 +1,10 @@
-//! From a socket to a connection that carries requests: what a balancer says of the client comes first. All of it has one
-//! time limit, and nothing of it costs anything once requests flow.
+//! From a socket to a connection that carries requests: what a balancer says of the client, then TLS. All of it has one time
+//! limit, and nothing of it costs anything once requests flow.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::connection;
@@ -12,14 +13,22 @@ use super::read_ahead::ReadAhead;
 use super::watch::{Doing, Watch, attempt};
 use super::worker::{Current, OpenConnection, Worker};
 use crate::telemetry::metrics::Refused;
+use crate::tls;
 
 /// A connection that carries no request yet.
 pub(super) struct Arrival {
     pub(super) current: Current,
+    pub(super) link: Link,
+}
+
+/// What stays with a connection, whatever the config.
+pub(super) struct Link {
     pub(super) worker: Arc<Worker>,
     pub(super) watch: Arc<Watch>,
     /// Whoever is at the other end, until it says for whom it speaks.
     pub(super) peer: IpAddr,
+    /// Whether the client speaks TLS.
+    pub(super) is_secure: bool,
     pub(super) open: Arc<OpenConnection>,
 }
 
@@ -33,29 +42,33 @@ enum Ending {
 /// Serves a connection to its end.
 pub(super) async fn run(mut arrival: Arrival, socket: TcpStream) {
     let mut stream = ReadAhead::new(socket);
-    match introduce(&arrival, &mut stream).await {
-        Ok(peer) => {
-            arrival.peer = peer;
-            connection::http1(arrival, stream).await;
-        }
-        Err(Ending::Left) => {}
-        Err(Ending::Refused(why)) => {
-            tracing::debug!(peer = %arrival.peer, ?why, "a connection was closed before its first request");
-            arrival.current.shared.metrics.proxy.refused(why);
-        }
+    if let Err(ending) = introduce(&mut arrival, &mut stream).await {
+        return arrival.end(ending);
+    }
+    let shared = arrival.current.shared.clone();
+    match &shared.tls {
+        None => connection::http1(arrival, stream).await,
+        // Its future is large; those that speak no TLS do not carry it about.
+        Some(tls) => Box::pin(run_secure(arrival, stream, tls)).await,
     }
 }
 
-/// Whom a connection is from. A peer that owes a header of the PROXY protocol says so itself; nobody else may.
-async fn introduce(arrival: &Arrival, stream: &mut ReadAhead) -> Result<IpAddr, Ending> {
-    if !arrival.current.shared.proxy_protocol.contains(arrival.peer) {
-        return Ok(arrival.peer);
+async fn run_secure(mut arrival: Arrival, stream: ReadAhead, tls: &tls::Server) {
+    match secure(&mut arrival, stream, tls).await {
+        Ok(accepted) => connection::http1(arrival, accepted.stream).await,
+        Err(ending) => arrival.end(ending),
     }
-    arrival.watch.enter(Doing::Handshake);
-    let client = attempt(&arrival.watch, client_in_header(stream)).await;
-    let client = client.unwrap_or_else(|| Err(arrival.given_up()))?;
-    arrival.watch.enter(Doing::Head);
-    Ok(client.unwrap_or(arrival.peer))
+}
+
+/// Hears whom a connection is from. A peer that owes a header of the PROXY protocol says so itself; nobody else may.
+async fn introduce(arrival: &mut Arrival, stream: &mut ReadAhead) -> Result<(), Ending> {
+    if !arrival.current.shared.proxy_protocol.contains(arrival.link.peer) {
+        return Ok(());
+    }
+    if let Some(client) = arrival.attempt(client_in_header(stream)).await? {
+        arrival.link.peer = client;
+    }
+    Ok(())
 }
 
 /// Reads the header of the PROXY protocol, and not a byte of what follows it.
@@ -79,9 +92,66 @@ async fn client_in_header(stream: &mut ReadAhead) -> Result<Option<IpAddr>, Endi
     }
 }
 
+/// Establishes TLS.
+async fn secure(
+    arrival: &mut Arrival,
+    stream: ReadAhead,
+    tls: &tls::Server,
+) -> Result<tls::Accepted<ReadAhead>, Ending> {
+    let accepted = arrival.attempt(shake_hands(stream, tls)).await?;
+    arrival.link.is_secure = true;
+    Ok(accepted)
+}
+
+/// What every TLS connection begins with: a record of the handshake.
+const HANDSHAKE: u8 = 22;
+
+/// The answer to those who speak HTTP where HTTPS is spoken.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 29\r\n\
+    Connection: close\r\n\r\nThis port speaks HTTPS only.\n";
+
+async fn shake_hands(mut stream: ReadAhead, tls: &tls::Server) -> Result<tls::Accepted<ReadAhead>, Ending> {
+    if stream.ahead().is_empty() && !matches!(stream.more().await, Ok(1..)) {
+        return Err(Ending::Left);
+    }
+    let refused = Ending::Refused(Refused::Tls);
+    match stream.ahead().first() {
+        Some(&HANDSHAKE) => tls.accept(stream).await.map_err(|error| {
+            tracing::debug!(%error, "no TLS with a client");
+            refused
+        }),
+        first => {
+            // Whoever speaks HTTP begins with a method; anybody else would not understand.
+            if first.is_some_and(u8::is_ascii_uppercase) {
+                let _ = stream.write_all(PLAIN).await;
+                let _ = stream.shutdown().await;
+            }
+            Err(refused)
+        }
+    }
+}
+
 impl Arrival {
-    /// Why an attempt came to nothing: it took too long, or the process goes.
-    fn given_up(&self) -> Ending {
-        if self.watch.was_closed() { Ending::Refused(Refused::Timeout) } else { Ending::Left }
+    /// Takes a step before the first request, in the time that there is for all of them.
+    async fn attempt<T>(&self, step: impl Future<Output = Result<T, Ending>>) -> Result<T, Ending> {
+        let watch = &self.link.watch;
+        if !watch.is(Doing::Handshake) {
+            watch.enter(Doing::Handshake);
+        }
+        match attempt(watch, step).await {
+            Some(result) => result,
+            None if watch.was_closed() => Err(Ending::Refused(Refused::Timeout)),
+            None => Err(Ending::Left),
+        }
+    }
+
+    fn end(&self, ending: Ending) {
+        match ending {
+            Ending::Left => {}
+            Ending::Refused(why) => {
+                tracing::debug!(peer = %self.link.peer, ?why, "a connection was closed before its first request");
+                self.current.shared.metrics.proxy.refused(why);
+            }
+        }
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Origin<'o> {
     pub(super) peer: &'o HeaderValue,
     /// Whether its forwarding headers are believed.
     pub(super) peer_is_trusted: bool,
+    /// Whether it speaks TLS.
+    pub(super) is_secure: bool,
     /// The client behind trusted proxies, if it is known.
     pub(super) client: Option<IpAddr>,
     /// The request's id.
@@ -225,7 +227,7 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
         headers.remove(FORWARDED);
     }
     if !origin.peer_is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.is_secure { "https" } else { "http" }));
     }
     let says_host = origin.peer_is_trusted && headers.contains_key(X_FORWARDED_HOST);
     if let Some(host) = headers.get(HOST).filter(|_| !says_host).cloned() {

@@ -12,6 +12,7 @@ use super::watch::WaitLimits;
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
 use crate::auth::route::Routes;
+use crate::tls;
 
 /// What the data plane is told by the config.
 pub struct Config {
@@ -25,6 +26,8 @@ pub struct Config {
     pub trusted_proxies: Networks,
     /// The peers that begin every connection with a PROXY protocol header, which tells the client's address.
     pub proxy_protocol: Networks,
+    /// For HTTPS; `None` where clients speak plain HTTP.
+    pub tls: Option<tls::Server>,
     /// Which requests need what.
     pub routes: Routes,
     /// What else is set for each route, the default route's last.
@@ -92,7 +95,7 @@ pub enum IdentityValue {
 /// Times and sizes that bound what a client or the upstream can hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For all that comes before the first request: the PROXY protocol's header.
+    /// For all that comes before the first request: the PROXY protocol's header, the TLS handshake.
     pub handshake_timeout: Duration,
     /// For a whole request head, from its first byte.
     pub head_timeout: Duration,

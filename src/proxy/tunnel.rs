@@ -37,7 +37,7 @@ struct Tunnel {
 pub(super) fn open(client: OnUpgrade, response: &mut Response<Incoming>, account: Account) {
     let session = &account.session;
     let idle = session.shared.limits.tunnel_timeout;
-    let watch = session.worker.sweeper.watch(WaitLimits { idle, ..WaitLimits::NONE });
+    let watch = session.worker.sweeper.watch(WaitLimits { idle, head: idle, ..WaitLimits::NONE });
     let open = Counted::new(&session.shared.metrics.proxy.tunnels_open);
     let upstream = hyper::upgrade::on(response);
     // A task of its own: the client's connection ends with its 101, as far as HTTP goes.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::establish::{self, Arrival};
+use super::establish::{self, Arrival, Link};
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::Upstream;
 use super::watch::{Signal, Sweeper};
@@ -133,8 +133,8 @@ fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let current = worker.current();
     let watch = worker.sweeper.watch(current.shared.limits.of_clients());
     let open = OpenConnection::new(current.shared.metrics.clone(), worker.clone());
-    let arrival = Arrival { current, worker: worker.clone(), watch, peer: peer.ip(), open: open.clone() };
-    spawn_isolated(open, establish::run(arrival, socket));
+    let link = Link { worker: worker.clone(), watch, peer: peer.ip(), is_secure: false, open: open.clone() };
+    spawn_isolated(open, establish::run(Arrival { current, link }, socket));
 }
 
 /// Runs a connection as a task of its own, so that a panic in it takes nothing else down.

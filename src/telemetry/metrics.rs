@@ -142,11 +142,13 @@ pub enum Refused {
     ProxyProtocol,
     /// It was not established in time.
     Timeout,
+    /// The client spoke no TLS, or not ours.
+    Tls,
 }
 
 impl Refused {
     /// In order of declaration.
-    const LABELS: [&'static str; 2] = ["proxy_protocol", "timeout"];
+    const LABELS: [&'static str; 3] = ["proxy_protocol", "timeout", "tls"];
 }
 
 /// Metrics of the data plane: handles are looked up once, not per request.
@@ -165,6 +167,8 @@ pub struct ProxyMetrics {
     /// Connections accepted.
     pub connections: IntCounter,
     connections_refused: IntCounterVec,
+    /// When the certificate for clients expires; 0 without one.
+    pub certificate_expiry: Gauge,
     /// Panics that took a connection down.
     pub panics: IntCounter,
 }
@@ -325,6 +329,11 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
         tunnels_open: gauge(registry, "keyward_tunnels_open", "Open WebSockets")?,
         connections: counter(registry, "keyward_connections_total", "Connections accepted")?,
         connections_refused: refused,
+        certificate_expiry: float(
+            registry,
+            "keyward_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate for clients expires; 0 without one",
+        )?,
         panics: counter(registry, "keyward_panics_total", "Panics, each of which closed one connection")?,
     })
 }

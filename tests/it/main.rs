@@ -17,6 +17,7 @@ mod reload; // another config, while it runs
 mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
 mod streaming; // bodies that do not fit into memory
+mod tls; // HTTPS, and certificates that change
 mod vidbeo; // keys with permissions and addresses
 mod websocket; // tunnels: when they open, and how they end
 

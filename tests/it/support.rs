@@ -1,6 +1,7 @@
 //! What the tests stand on: messages on the wire ([`wire`]), a client ([`client`]), an upstream ([`upstream`]) and the
 //! program itself ([`keyward`]). Nothing here knows how Keyward works inside.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod keyward;
 pub(crate) mod upstream;
