@@ -22,8 +22,8 @@ use http::{HeaderMap, Method};
 
 use self::credential::{Form, Presented, cleaned_referer};
 use self::decision::{Denial, Denied, Permit, Removals};
-use self::digest::Pepper;
-use self::grant::{Access, Environment, Grant, Keys, State, Timestamp};
+use self::digest::{Digest, Pepper};
+use self::grant::{Access, Environment, Grant, Keys, State, Timestamp, Unavailable};
 use self::key::KeyFormat;
 use self::route::{Class, Matched, PathMode, Requirement};
 use self::scope::Level;
@@ -67,7 +67,7 @@ pub fn authorize(
     let mut presented = Presented::find(facts.headers, facts.query, &matched.rule.forms, &locksmith.format);
     if matched.rule.requirement == Requirement::Nothing && matched.ambiguous.is_none() {
         let removals = ours_among(presented, facts.headers, matched, locksmith, keys);
-        return Ok(Permit::new(None, None, removals));
+        return Ok(Permit::public(removals));
     }
     let empty_parameters = presented.empty_parameters();
     let credential = presented.exactly_one()?;
@@ -95,7 +95,20 @@ pub fn authorize(
     let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
     removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
-    Ok(Permit::new(Some(grant), Some(credential.form), removals))
+    Ok(Permit::new(grant, digest, credential.form, removals))
+}
+
+/// Until when what a secret was permitted may go on, unless something changes meanwhile: a WebSocket, say, or a long answer.
+/// It is the state of the key and of its owners that counts, not what was asked for. What cannot be known ends nothing.
+///
+/// # Errors
+/// When it may not go on.
+pub fn good_until(keys: &impl Keys, digest: &Digest, now: Timestamp) -> Result<Timestamp, Denial> {
+    match keys.grant(digest) {
+        Ok(Some(grant)) => is_live(&grant, keys, now).map(|()| grant.expires_at.min(grant.not_after)),
+        Ok(None) => Err(Denial::UnknownCredential),
+        Err(Unavailable::NotLoaded | Unavailable::Expired) => Ok(now),
+    }
 }
 
 /// On a public route nothing is judged, but what bears our brand or opens a key goes no further.

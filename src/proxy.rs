@@ -3,7 +3,7 @@
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
 //! before the first request ([`establish`], [`proxy_protocol`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
-//! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what waits too long
+//! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
@@ -21,6 +21,7 @@ mod rate;
 mod read_ahead;
 pub mod reply;
 mod request_id;
+mod revocation;
 mod settings;
 mod tunnel;
 pub mod upstream;

@@ -9,7 +9,8 @@ mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -25,6 +26,8 @@ use crate::auth::scope::{Scope, Step};
 pub struct Replica {
     table: ArcSwap<Table>,
     freshness: Freshness,
+    /// How often it has changed.
+    version: AtomicU64,
 }
 
 /// When the last successful pull began. Freshness is proved by pulls, not guessed from the last change.
@@ -53,7 +56,7 @@ impl Replica {
         let draft = Draft::new(Arc::default());
         let max_staleness = AtomicU64::new(millis(max_staleness));
         let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
-        let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness });
+        let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness, version: AtomicU64::new(0) });
         (replica.clone(), Writer { replica, draft })
     }
 
@@ -76,9 +79,18 @@ impl Replica {
         if millis <= self.freshness.max_staleness.load(Relaxed) { Status::Usable(age) } else { Status::Expired(age) }
     }
 
+    /// Changes with everything that changes here, a moment later.
+    pub fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
     /// From now on it may be this old.
     pub fn set_max_staleness(&self, max_staleness: Duration) {
         self.freshness.max_staleness.store(millis(max_staleness), Relaxed);
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Release);
     }
 
     fn prove(&self, began: Instant) {
@@ -148,6 +160,7 @@ impl Writer {
                 self.draft.meters().forget(&id);
             }
         }
+        self.replica.changed();
     }
 
     /// A table to be built from everything. It shares the meters of the present one.
@@ -160,6 +173,7 @@ impl Writer {
         self.replica.table.store(draft.table());
         self.draft = draft;
         self.draft.meters().keep(|id| self.draft.is_limited(id));
+        self.replica.changed();
     }
 
     /// A successful pull began then: what is here was true at that time.

@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
 use super::credential::{Form, Place};
+use super::digest::Digest;
 use super::grant::{Grant, KeyIndex, Unavailable};
 use super::limit::Exhausted;
 
@@ -144,13 +145,25 @@ impl From<Denial> for Denied {
 #[must_use]
 pub struct Permit {
     grant: Option<Grant>,
+    digest: Option<Digest>,
     form: Option<Form>,
     removals: Removals,
 }
 
 impl Permit {
-    pub(super) fn new(grant: Option<Grant>, form: Option<Form>, removals: Removals) -> Self {
-        Self { grant, form, removals }
+    /// For the holder of a secret.
+    pub(super) fn new(grant: Grant, digest: Digest, form: Form, removals: Removals) -> Self {
+        Self { grant: Some(grant), digest: Some(digest), form: Some(form), removals }
+    }
+
+    /// For anyone.
+    pub(super) fn public(removals: Removals) -> Self {
+        Self { grant: None, digest: None, form: None, removals }
+    }
+
+    /// By which secret it was obtained: see [`super::good_until`].
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
     }
 
     /// What was presented; `None` on routes that need no key.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,32 @@ impl Digest {
         parse_hex(id).map(Self)
     }
 }
+
+/// A place for the digest of what is in use. One thread writes and reads it, so its two halves belong together.
+#[derive(Default)]
+pub struct DigestCell([AtomicU64; 2]);
+
+impl DigestCell {
+    /// Puts a digest into its place, or none.
+    pub fn set(&self, digest: Option<Digest>) {
+        let (halves, _) = digest.as_ref().map_or(&NO_DIGEST, |digest| &digest.0).as_chunks::<8>();
+        for (cell, half) in self.0.iter().zip(halves) {
+            cell.store(u64::from_ne_bytes(*half), Relaxed);
+        }
+    }
+
+    /// What is in it.
+    pub fn get(&self) -> Option<Digest> {
+        let mut bytes = NO_DIGEST;
+        for (half, cell) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.0) {
+            *half = cell.load(Relaxed).to_ne_bytes();
+        }
+        (bytes != NO_DIGEST).then_some(Digest(bytes))
+    }
+}
+
+/// No secret has it: one in 2^128 would.
+const NO_DIGEST: [u8; 16] = [0; 16];
 
 impl Hash for Digest {
     /// Eight of its bytes: a digest is uniformly distributed, and nobody without the pepper can choose one.
@@ -164,6 +191,16 @@ mod tests {
         {
             assert_eq!(Pepper::from_hex(bad).unwrap_err(), NotAPepper, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_cell_gives_back_what_was_put_in() {
+        let (cell, digest) = (DigestCell::default(), test_pepper().digest(b"x"));
+        assert_eq!(cell.get(), None);
+        cell.set(Some(digest));
+        assert_eq!(cell.get(), Some(digest));
+        cell.set(None);
+        assert_eq!(cell.get(), None);
     }
 
     #[test]

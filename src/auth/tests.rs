@@ -1,4 +1,5 @@
-//! The last step of a decision, by itself: only what passes everything else takes from the key's limit.
+//! The last step of a decision, by itself: only what passes everything else takes from the key's limit. And what becomes of
+//! what has begun.
 
 use std::cell::Cell;
 
@@ -116,4 +117,25 @@ fn the_limit_comes_last_and_says_when_to_come_again() {
     let key = one_key(|grant| grant.is_limited = false);
     assert_eq!([decide(&key, "/a"), decide(&key, "/a")], [Ok(()), Ok(())]);
     assert_eq!(key.asked.get(), 0, "a key without a limit is not even asked for one");
+}
+
+#[test]
+fn what_has_begun_goes_on_as_long_as_the_key_is_good() {
+    let good = |key: &OneKey| good_until(key, &Digest::from_record_id(&"5a".repeat(16)).unwrap(), NOW);
+    let (soon, later) = (Timestamp::from_millis(2_000), Timestamp::from_millis(3_000));
+    for (key, expected) in [
+        (one_key(|_| ()), Ok(Timestamp::NEVER)),
+        (one_key(|grant| (grant.expires_at, grant.not_after) = (later, soon)), Ok(soon)),
+        (one_key(|grant| (grant.expires_at, grant.not_after) = (soon, later)), Ok(soon)),
+        (one_key(|grant| grant.not_after = NOW), Err(Denial::ExpiredCredential)),
+        (one_key(|grant| grant.expires_at = NOW), Err(Denial::ExpiredCredential)),
+        (one_key(|grant| grant.state = State::Revoked), Err(Denial::RevokedCredential)),
+        (one_key(|grant| grant.state = State::Disabled), Err(Denial::DisabledCredential)),
+        (one_key(|grant| grant.scope = ScopeIndex(7)), Err(Denial::SuspendedScope)),
+        // It was judged when it began.
+        (one_key(|grant| grant.access = Access::ReadOnly), Ok(Timestamp::NEVER)),
+        (one_key(|grant| grant.restrictions = RestrictionsIndex(0)), Ok(Timestamp::NEVER)),
+    ] {
+        assert_eq!((good(&key), key.asked.get()), (expected, 0));
+    }
 }

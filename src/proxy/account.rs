@@ -10,7 +10,7 @@ use http::{Method, Uri};
 use super::watch::Doing;
 use super::{Refusal, Session};
 use crate::auth::credential::Form;
-use crate::auth::decision::Permit;
+use crate::auth::decision::{Denial, Permit};
 use crate::replica::View;
 use crate::telemetry::access_log::{Entry, began};
 use crate::telemetry::metrics::{Failure, Outcome};
@@ -77,6 +77,7 @@ impl Account {
         };
         self.decided = self.started.elapsed();
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
+        self.session.watch.hold(decision.as_ref().ok().and_then(Permit::digest));
         if let Some(line) = &mut self.line {
             line.note(decision, client, view);
         }
@@ -92,6 +93,12 @@ impl Account {
     pub(super) fn failed(&mut self, failure: Failure) {
         self.outcome = Outcome::Failure(failure);
         self.session.shared.metrics.proxy.upstream_error(failure);
+    }
+
+    /// What was permitted no longer is, and ends.
+    pub(super) fn withdrawn(&mut self, denial: Denial) {
+        (self.outcome, self.decided) = (Outcome::Denial(denial), self.started.elapsed());
+        self.session.shared.metrics.proxy.stream_ended(denial);
     }
 
     /// The client is being answered.
@@ -110,8 +117,12 @@ fn plain(method: &Method) -> &str {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        if let Some(denial) = self.session.watch.withdrawn() {
+            self.withdrawn(denial);
+        }
         let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
         self.session.watch.enter(Doing::Idle);
+        self.session.watch.hold(None);
         self.session.shared.metrics.proxy.in_flight.dec();
         self.session.shared.metrics.proxy.request(self.outcome, self.status, took);
         if let Some(line) = self.line.take().filter(|_| self.session.shared.access.wants(self.outcome)) {

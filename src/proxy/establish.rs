@@ -41,7 +41,7 @@ enum Ending {
 
 /// Serves a connection to its end.
 pub(super) async fn run(mut arrival: Arrival, socket: TcpStream) {
-    let mut stream = ReadAhead::new(socket);
+    let mut stream = ReadAhead::new(socket, arrival.link.watch.clone());
     if let Err(ending) = introduce(&mut arrival, &mut stream).await {
         return arrival.end(ending);
     }

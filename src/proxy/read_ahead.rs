@@ -1,22 +1,26 @@
-//! A socket of which the first bytes have been looked at: whoever reads it next gets them first.
+//! A client's socket of which the first bytes have been looked at: whoever reads it next gets them first.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::watch::Watch;
+
 /// The socket, and what was read of it too early.
 pub(super) struct ReadAhead {
     socket: TcpStream,
     ahead: BytesMut,
+    watch: Arc<Watch>,
 }
 
 impl ReadAhead {
-    pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, ahead: BytesMut::new() }
+    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
+        Self { socket, ahead: BytesMut::new(), watch }
     }
 
     /// What has been looked at.
@@ -35,6 +39,15 @@ impl ReadAhead {
         if self.ahead.is_empty() {
             // Its memory is not kept for the life of the connection.
             self.ahead = BytesMut::new();
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    /// What was cut off must not look whole, even if nothing but the end of the connection ends it (HTTP/1.0): a reset does not.
+    fn drop(&mut self) {
+        if self.watch.was_cut() {
+            let _ = self.socket.set_zero_linger();
         }
     }
 }

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, copy_bidirectional, sink};
 
-use self::frames::{Frames, GOING_AWAY, close};
+use self::frames::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 use super::account::Account;
 use super::watch::{Doing, WaitLimits, Watch, drive};
 
@@ -29,7 +29,7 @@ struct Tunnel {
     upstream: OnUpgrade,
     watch: Arc<Watch>,
     /// Settled, logged and no longer counted as open when the tunnel has ended.
-    _account: Account,
+    account: Account,
     _open: Counted,
 }
 
@@ -38,15 +38,19 @@ pub(super) fn open(client: OnUpgrade, response: &mut Response<Incoming>, account
     let session = &account.session;
     let idle = session.shared.limits.tunnel_timeout;
     let watch = session.worker.sweeper.watch(WaitLimits { idle, head: idle, ..WaitLimits::NONE });
+    // It is the tunnel that is in flight now.
+    watch.hold(session.watch.secret());
+    session.watch.hold(None);
+    session.watch.enter(Doing::Gone);
     let open = Counted::new(&session.shared.metrics.proxy.tunnels_open);
     let upstream = hyper::upgrade::on(response);
     // A task of its own: the client's connection ends with its 101, as far as HTTP goes.
-    tokio::spawn(Tunnel { client, upstream, watch, _account: account, _open: open }.run());
+    tokio::spawn(Tunnel { client, upstream, watch, account, _open: open }.run());
 }
 
 impl Tunnel {
-    async fn run(self) {
-        let Self { client, upstream, watch, .. } = &self;
+    async fn run(mut self) {
+        let Self { client, upstream, watch, account, .. } = &mut self;
         let mut ends = None;
         let both = async { ends = Some((client.clone().await, upstream.clone().await)) };
         drive(watch, both, |_| ()).await;
@@ -56,8 +60,13 @@ impl Tunnel {
         client.moved();
         drive(watch, copy_bidirectional(&mut client, &mut upstream), |_| ()).await;
         drop(upstream);
+        let withdrawn = watch.withdrawn();
+        if let Some(denial) = withdrawn {
+            account.withdrawn(denial);
+        }
         if watch.was_closed() && client.frames.end_here() {
-            let _ = tokio::time::timeout(LINGER, client.say_goodbye(GOING_AWAY)).await;
+            let code = if withdrawn.is_some() { POLICY_VIOLATION } else { GOING_AWAY };
+            let _ = tokio::time::timeout(LINGER, client.say_goodbye(code)).await;
         }
     }
 }

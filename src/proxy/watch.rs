@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::head_guard::HeadGuard;
+use crate::auth::decision::Denial;
+use crate::auth::digest::{Digest, DigestCell};
 use crate::auth::grant::Timestamp;
 
 /// How often waiting connections are looked at.
@@ -30,6 +32,8 @@ pub(super) enum Doing {
     Work = 2,
     /// It is being established, and carries no request yet.
     Handshake = 3,
+    /// Nothing of its own any more: a tunnel has taken over.
+    Gone = 4,
 }
 
 /// What a connection is asked to do.
@@ -60,6 +64,14 @@ pub(super) struct Watch {
     doing: AtomicU64,
     signal: AtomicU8,
     waker: OnceLock<Waker>,
+    /// What was presented for what is in flight, as long as it is.
+    secret: DigestCell,
+    /// `doing`, as it was when that was last judged.
+    judged: AtomicU64,
+    /// Why it was not good any more: a [`Denial`], counted from 1.
+    withdrawn: AtomicU8,
+    /// Whether it was told to close in the midst of something.
+    cut: AtomicBool,
     limits: WaitLimits,
     clock: Arc<AtomicU64>,
 }
@@ -84,7 +96,45 @@ impl Watch {
         self.signal.load(Relaxed) == Signal::Close as u8
     }
 
+    /// Notes what was presented for what is in flight from now on; nothing is when there is no secret.
+    pub(super) fn hold(&self, secret: Option<Digest>) {
+        self.secret.set(secret);
+    }
+
+    /// What is in flight was begun with this secret.
+    pub(super) fn secret(&self) -> Option<Digest> {
+        self.secret.get()
+    }
+
+    /// The secret that is to be judged: `all` of them, or that of what has not been judged yet. No two exchanges that a sweep
+    /// has seen have the same note of what they do since when.
+    pub(super) fn unjudged(&self, all: bool) -> Option<Digest> {
+        let digest = self.secret.get()?;
+        let doing = self.doing.load(Relaxed);
+        (self.judged.swap(doing, Relaxed) != doing || all).then_some(digest)
+    }
+
+    /// Ends what is in flight: what was permitted no longer is.
+    pub(super) fn withdraw(&self, denial: Denial) {
+        self.withdrawn.store(denial as u8 + 1, Relaxed);
+        self.send(Signal::Close);
+    }
+
+    /// Why what was permitted no longer is.
+    pub(super) fn withdrawn(&self) -> Option<Denial> {
+        let place = usize::from(self.withdrawn.load(Relaxed)).checked_sub(1)?;
+        Denial::ALL.get(place).copied()
+    }
+
+    /// Whether it was told to close in the midst of something.
+    pub(super) fn was_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
     fn send(&self, signal: Signal) {
+        if signal == Signal::Close && self.is(Doing::Work) {
+            self.cut.store(true, Relaxed);
+        }
         self.signal.fetch_max(signal as u8, Relaxed);
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
@@ -137,8 +187,17 @@ impl Sweeper {
 
     /// Watches a new connection, which begins by waiting for a head.
     pub(super) fn watch(&self, limits: WaitLimits) -> Arc<Watch> {
-        let (signal, waker) = (AtomicU8::new(0), OnceLock::new());
-        let watch = Arc::new(Watch { doing: AtomicU64::new(0), signal, waker, limits, clock: self.clock.clone() });
+        let watch = Arc::new(Watch {
+            doing: AtomicU64::default(),
+            signal: AtomicU8::default(),
+            waker: OnceLock::new(),
+            secret: DigestCell::default(),
+            judged: AtomicU64::default(),
+            withdrawn: AtomicU8::default(),
+            cut: AtomicBool::default(),
+            limits,
+            clock: self.clock.clone(),
+        });
         watch.enter(Doing::Head);
         self.lock().push(Arc::downgrade(&watch));
         watch
@@ -146,11 +205,16 @@ impl Sweeper {
 
     /// Asks every connection to do something.
     pub(super) fn send_all(&self, signal: Signal) {
-        self.lock().iter().filter_map(Weak::upgrade).for_each(|watch| watch.send(signal));
+        self.each(|watch| watch.send(signal));
+    }
+
+    /// Looks at every connection.
+    pub(super) fn each(&self, look: impl FnMut(Arc<Watch>)) {
+        self.lock().iter().filter_map(Weak::upgrade).for_each(look);
     }
 
     /// Sweeps for ever. `also` is called each time.
-    pub(super) async fn run(&self, also: impl Fn()) {
+    pub(super) async fn run(&self, mut also: impl FnMut()) {
         loop {
             tokio::time::sleep(SWEEP).await;
             let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(TIME) & TIME;

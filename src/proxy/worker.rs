@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::establish::{self, Arrival, Link};
 use super::request_id::{RequestId, RequestIds};
+use super::revocation::Judged;
 use super::upstream::Upstream;
 use super::watch::{Signal, Sweeper};
 use super::{Live, Shared};
@@ -113,7 +114,15 @@ pub(super) async fn run(
 ) {
     let worker = Worker::new(live, open, lifecycle.clone());
     let sweeping = worker.clone();
-    tokio::spawn(async move { sweeping.sweeper.run(|| sweeping.current().upstream.prune()).await });
+    tokio::spawn(async move {
+        let mut judged = Judged::default();
+        let each_time = || {
+            let current = sweeping.current();
+            current.upstream.prune();
+            judged.sweep(&sweeping.sweeper, &current.shared);
+        };
+        sweeping.sweeper.run(each_time).await;
+    });
     // The acceptor drops its end when it stops: what it still has handed over comes first.
     while let Some((socket, peer)) = accepted.recv().await {
         match TcpStream::from_std(socket) {

@@ -2,154 +2,19 @@
 //! first event. No key, path or address is ever a label.
 
 mod config;
+mod labels;
 
 use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 pub use self::config::ConfigMetrics;
+pub use self::labels::{Decision, Failure, Outcome, Refused};
 use super::histogram::DurationHistogram;
 use crate::auth::decision::Denial;
 
 /// The Content-Type of an exposition; Prometheus 3 refuses a scrape with any other spelling.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Forwarded: its key may.
-    Permit,
-    /// Forwarded: its route is public.
-    Public,
-    /// Refused.
-    Denial(Denial),
-    /// Not answered by the upstream, though it might have been.
-    Failure(Failure),
-}
-
-/// Why a request failed that was not denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It cannot be forwarded as it stands: two hosts, say, or doubtful framing.
-    BadRequest,
-    /// It has too many header fields.
-    HeadTooLarge,
-    /// Its method is one that no upstream is asked to do.
-    MethodRefused,
-    /// The upstream could not be reached.
-    Unreachable,
-    /// The upstream closed before it answered, or its answer was no HTTP.
-    Broken,
-    /// The upstream did not answer in time.
-    Timeout,
-    /// The upstream cannot be reached or closed, and the process is stopping, as the upstream may be.
-    Stopping,
-}
-
-impl Failure {
-    /// All of them, in order of declaration.
-    pub const ALL: [Self; 7] = [
-        Self::BadRequest,
-        Self::HeadTooLarge,
-        Self::MethodRefused,
-        Self::Unreachable,
-        Self::Broken,
-        Self::Timeout,
-        Self::Stopping,
-    ];
-
-    /// Those that are the upstream's.
-    const UPSTREAM: [Self; 3] = [Self::Unreachable, Self::Broken, Self::Timeout];
-
-    /// As a label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::HeadTooLarge => "head_too_large",
-            Self::MethodRefused => "method_refused",
-            Self::Unreachable => "upstream_unreachable",
-            Self::Broken => "upstream_broken",
-            Self::Timeout => "upstream_timeout",
-            Self::Stopping => "stopping",
-        }
-    }
-}
-
-impl Outcome {
-    const COUNT: usize = 2 + Denial::ALL.len() + Failure::ALL.len();
-
-    fn all() -> impl Iterator<Item = Self> {
-        let denials = Denial::ALL.into_iter().map(Self::Denial);
-        [Self::Permit, Self::Public].into_iter().chain(denials).chain(Failure::ALL.into_iter().map(Self::Failure))
-    }
-
-    fn place(self) -> usize {
-        match self {
-            Self::Permit => 0,
-            Self::Public => 1,
-            Self::Denial(denial) => 2 + denial as usize,
-            Self::Failure(failure) => 2 + Denial::ALL.len() + failure as usize,
-        }
-    }
-
-    /// Which of the four decisions it is.
-    pub fn decision(self) -> Decision {
-        match self {
-            Self::Permit => Decision::Permit,
-            Self::Public => Decision::Public,
-            Self::Denial(_) => Decision::Denial,
-            Self::Failure(_) => Decision::Error,
-        }
-    }
-
-    /// Why, as a label.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Permit | Self::Public => "ok",
-            Self::Denial(denial) => denial.label(),
-            Self::Failure(failure) => failure.label(),
-        }
-    }
-}
-
-/// The coarsest view of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Its key may.
-    Permit,
-    /// It needs none.
-    Public,
-    /// Refused.
-    Denial,
-    /// Failed.
-    Error,
-}
-
-impl Decision {
-    /// In order of declaration.
-    const LABELS: [&'static str; 4] = ["permit", "public", "denial", "error"];
-
-    /// As a label.
-    pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
-    }
-}
-
-/// Why a connection was closed before its first request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// It did not begin with the PROXY protocol header that its peer owes.
-    ProxyProtocol,
-    /// It was not established in time.
-    Timeout,
-    /// The client spoke no TLS, or not ours.
-    Tls,
-}
-
-impl Refused {
-    /// In order of declaration.
-    const LABELS: [&'static str; 3] = ["proxy_protocol", "timeout", "tls"];
-}
 
 /// Metrics of the data plane: handles are looked up once, not per request.
 pub struct ProxyMetrics {
@@ -158,6 +23,7 @@ pub struct ProxyMetrics {
     auth_duration: DurationHistogram,
     upstream_duration: DurationHistogram,
     upstream_errors: IntCounterVec,
+    streams_ended: IntCounterVec,
     /// Requests being served.
     pub in_flight: IntGauge,
     /// Open connections of clients.
@@ -197,6 +63,11 @@ impl ProxyMetrics {
     /// A connection is closed before its first request.
     pub fn refused(&self, why: Refused) {
         self.connections_refused.with_label_values(&[Refused::LABELS[why as usize]]).inc();
+    }
+
+    /// What was permitted has been ended for this.
+    pub fn stream_ended(&self, denial: Denial) {
+        self.streams_ended.with_label_values(&[denial.label()]).inc();
     }
 
     /// A request failed; if it was the upstream's doing, it counts there too.
@@ -324,6 +195,7 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
             "From forwarding a request to the head of the upstream's answer",
         )?,
         upstream_errors: errors,
+        streams_ended: streams_ended(registry)?,
         in_flight: gauge(registry, "keyward_requests_in_flight", "Requests being served")?,
         connections_open: gauge(registry, "keyward_connections_open", "Open connections of clients")?,
         tunnels_open: gauge(registry, "keyward_tunnels_open", "Open WebSockets")?,
@@ -336,6 +208,25 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
         )?,
         panics: counter(registry, "keyward_panics_total", "Panics, each of which closed one connection")?,
     })
+}
+
+/// Why what was permitted may be ended.
+const WITHDRAWN: [Denial; 5] = [
+    Denial::RevokedCredential,
+    Denial::DisabledCredential,
+    Denial::ExpiredCredential,
+    Denial::SuspendedScope,
+    Denial::UnknownCredential,
+];
+
+fn streams_ended(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let ended = IntCounterVec::new(
+        Opts::new("keyward_streams_ended_total", "Requests ended because their key was no longer good"),
+        &["reason"],
+    )?;
+    registry.register(Box::new(ended.clone()))?;
+    WITHDRAWN.iter().for_each(|denial| ended.with_label_values(&[denial.label()]).reset());
+    Ok(ended)
 }
 
 fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {

@@ -1,5 +1,7 @@
 //! What is changed in the store by one process holds for requests to another, half a second later at most.
 
+mod streams; // what has begun ends too
+
 use std::time::{Duration, Instant, SystemTime};
 
 use super::support::{Client, Key, Keyward, Site, Upstream, request};

@@ -2,6 +2,8 @@
 
 /// The process stops, or nothing was heard for too long (RFC 6455 section 7.4.1).
 pub(super) const GOING_AWAY: u16 = 1001;
+/// The key is no longer good.
+pub(super) const POLICY_VIOLATION: u16 = 1008;
 
 const OPCODE: u8 = 0x0f;
 const CLOSE: u8 = 8;
