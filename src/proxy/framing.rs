@@ -16,7 +16,7 @@ pub(super) fn unfit<B: Body>(request: &Request<B>, max_headers: usize) -> Option
     let headers = request.headers();
     if headers.len() > max_headers {
         Some(Failure::HeadTooLarge)
-    } else if !has_one_host(request) || !is_plainly_framed(request.version(), headers) {
+    } else if !has_plain_target(request) || !has_one_host(request) || !is_plainly_framed(request.version(), headers) {
         Some(Failure::BadRequest)
     } else {
         None
@@ -35,17 +35,25 @@ const NOT_IN_HOST: [bool; 256] = {
     table
 };
 
-/// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2), and no user in an absolute target.
+/// A path, a whole URL of HTTP without a user, or the `*` of OPTIONS (RFC 9112 section 3.2).
+fn has_plain_target<B>(request: &Request<B>) -> bool {
+    let uri = request.uri();
+    let is_of_http = || matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority_fits = uri.authority().is_none_or(|authority| !authority.as_str().contains('@') && is_of_http());
+    let path_fits = uri.path().starts_with('/') || (uri.path() == "*" && *request.method() == Method::OPTIONS);
+    authority_fits && path_fits
+}
+
+/// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2).
 fn has_one_host<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let hosts = headers.get_all(HOST);
     let mut hosts = hosts.iter();
-    let authority_is_plain = request.uri().authority().is_none_or(|authority| !authority.as_str().contains('@'));
     let host_fits = match hosts.next() {
         Some(host) => host.as_bytes().iter().all(|byte| !NOT_IN_HOST[usize::from(*byte)]),
         None => request.version() == Version::HTTP_10 || request.uri().authority().is_some(),
     };
-    host_fits && authority_is_plain && hosts.next().is_none()
+    host_fits && hosts.next().is_none()
 }
 
 /// One plain decimal `Content-Length`, or exactly `chunked` in HTTP/1.1 (reliability catalogue 48 to 51).
@@ -110,7 +118,10 @@ mod tests {
             check("GET", "/", V11, &[("host", host)], BAD);
         }
         check("GET", "http://a/x", V11, &[], None);
-        check("GET", "http://user@a/x", V11, &[("host", "a")], BAD);
+        for target in ["http://user@a/x", "://a/x", "ftp://a/x", "a", "*"] {
+            check("GET", target, V11, &[("host", "a")], BAD);
+        }
+        check("OPTIONS", "*", V11, &[("host", "a")], None);
         assert!([Method::CONNECT, Method::TRACE].iter().all(|method| is_refused(method).is_some()));
         assert_eq!(is_refused(&Method::OPTIONS), None);
         check(
