@@ -11,6 +11,7 @@ mod cognitive3d; // a header with a level in it, and the tree of scopes
 mod drain; // stopping without losing a request
 mod faults; // what goes wrong on the way, and what is answered then
 mod forwarding; // what passes, what is removed and what is added
+mod hostile; // what attackers send, by row of the catalogue
 mod limits; // how often a key may be used
 mod proxy_protocol; // who the client is, as a balancer tells it
 mod reload; // another config, while it runs

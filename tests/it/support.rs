@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::client::{Client, Response, request};
 pub(crate) use self::keyward::{Key, Keyward, Site};
-pub(crate) use self::upstream::{After, Upstream, ok};
+pub(crate) use self::upstream::{After, Received, Upstream, ok};
 pub(crate) use self::wire::Framing;
 
 /// How long anything may take that ought to happen at once. Generous: it only decides how late a failure is noticed.
