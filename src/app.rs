@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
@@ -94,7 +95,8 @@ pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App,
     let Config { proxy, admin, ops, sync, store, locksmith, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
-    let ops_listener = ops.map(|ops| bind("ops.listen", ops.listen)).transpose()?;
+    let ops_listener = ops.as_ref().map(|ops| bind("ops.listen", ops.listen)).transpose()?;
+    let probes = Arc::new(ArcSwapOption::new(ops.and_then(|ops| ops.probes)));
 
     let store = AnyStore::open(&store, locksmith.pepper.check())?;
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
@@ -112,8 +114,13 @@ pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App,
         metrics: metrics.clone(),
         dropped: logs.dropped(),
         lifecycle: lifecycle.clone(),
+        probes: probes.clone(),
     };
-    let ops = serve_pages(&mut tasks, ops_listener, move |ask| std::future::ready(ops.page(&ask)))?;
+    let ops = Arc::new(ops);
+    let ops = serve_pages(&mut tasks, ops_listener, move |ask| {
+        let ops = ops.clone();
+        async move { ops.page(&ask).await }
+    })?;
     let (reloads, asked) = Reloads::new();
     let reloads = source.is_some().then_some(reloads);
     let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone(), reloads };
@@ -136,7 +143,7 @@ pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App,
     if let Some(source) = source {
         let (live, level) = (data_plane.live(), logs.level());
         let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
-        let parts = Parts { live, replica, poll_interval, access, level, metrics, lifecycle };
+        let parts = Parts { live, probes, replica, poll_interval, access, level, metrics, lifecycle };
         tasks.spawn(Reloader::new(source, first, asked, parts)?.run());
     }
     lifecycle.enter(Phase::Serving);

@@ -7,6 +7,7 @@
 
 mod document;
 mod keys;
+mod ops;
 mod overrides;
 mod place;
 mod proxy;
@@ -31,7 +32,7 @@ use self::report::Report;
 use self::schema::Shapes;
 use crate::auth::Locksmith;
 use crate::store::Location;
-use crate::{admin, ops, sync, telemetry, tls};
+use crate::{admin, sync, telemetry, tls};
 
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Position};
@@ -44,7 +45,7 @@ pub struct Config {
     /// The management API; `None` when it is not wanted.
     pub admin: Option<admin::Config>,
     /// Health and metrics; `None` when they are not wanted.
-    pub ops: Option<ops::Config>,
+    pub ops: Option<crate::ops::Config>,
     /// How the replica is kept up.
     pub sync: sync::Config,
     /// Where keys and scopes are kept.
@@ -128,7 +129,7 @@ enum Purpose {
 struct Parts {
     proxy: Option<crate::proxy::Config>,
     admin: Option<admin::Config>,
-    ops: Option<ops::Config>,
+    ops: Option<crate::ops::Config>,
     sync: sync::Config,
     store: Option<Location>,
     locksmith: Option<Arc<Locksmith>>,
@@ -193,7 +194,7 @@ impl Parts {
         let log = log_of(&raw.log, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
         let admin = listeners.admin.map(|listen| admin::Config { listen });
-        let ops = listeners.ops.map(|listen| ops::Config { listen });
+        let ops = ops::ops(raw.ops.as_ref(), listeners.ops, proxy.as_ref().map(|proxy| &proxy.upstream), report);
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());
         let tls = raw.proxy.as_ref().and_then(|proxy| proxy::tls_files(proxy.tls.as_ref()?, base));
         let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file)));

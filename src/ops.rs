@@ -1,11 +1,15 @@
 //! For kubelet and Prometheus: is it alive, is it ready, what has it counted. No credentials, no secrets.
 
+pub mod probes;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use http::StatusCode;
 
+use self::probes::Probes;
 use crate::control::{Ask, Page};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, Status};
@@ -17,7 +21,12 @@ use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What is asked of the server behind.
+    pub probes: Option<Arc<Probes>>,
 }
+
+/// The pages that there always are.
+pub const PAGES: [&str; 4] = ["/livez", "/healthz", "/readyz", "/metrics"];
 
 /// What the pages are made of.
 pub struct Ops {
@@ -29,11 +38,13 @@ pub struct Ops {
     pub dropped: DroppedLines,
     /// What phase it is in.
     pub lifecycle: Lifecycle,
+    /// What is asked of the server behind; it may change.
+    pub probes: Arc<ArcSwapOption<Probes>>,
 }
 
 impl Ops {
     /// The page that is asked for.
-    pub fn page(&self, ask: &Ask) -> Page {
+    pub async fn page(&self, ask: &Ask) -> Page {
         if !ask.only_looks() {
             return Page::not_allowed("GET, HEAD");
         }
@@ -42,8 +53,17 @@ impl Ops {
             "/livez" | "/healthz" => Page::text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(ask.query.split('&').any(|p| p == "verbose" || p.starts_with("verbose="))),
             "/metrics" => self.exposition(),
-            _ => Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"),
+            other => self.probe(other).await,
         }
+    }
+
+    async fn probe(&self, name: &str) -> Page {
+        let probes = self.probes.load_full();
+        let page = match &probes {
+            Some(probes) => probes.page(name).await,
+            None => None,
+        };
+        page.unwrap_or_else(|| Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"))
     }
 
     /// Ready as long as it can decide: a store that is down right now takes no replica out of rotation.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -18,11 +19,12 @@ use crate::auth::digest::PepperCheck;
 use crate::config::{Config, Finding, Mistakes, Source};
 use crate::files::{self, Contents};
 use crate::lifecycle::{Lifecycle, ReloadRequest};
+use crate::ops::probes::Probes;
 use crate::replica::Replica;
 use crate::store::Location;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLogger, Level, LogFormat};
-use crate::{admin, ops, proxy};
+use crate::{admin, proxy};
 
 /// How often the files are looked at when the operating system gives no sign.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -30,6 +32,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// The parts that can go on under another config.
 pub(super) struct Parts {
     pub(super) live: Arc<proxy::Live>,
+    pub(super) probes: Arc<ArcSwapOption<Probes>>,
     pub(super) replica: Arc<Replica>,
     pub(super) poll_interval: watch::Sender<Duration>,
     pub(super) access: AccessLogger,
@@ -89,9 +92,10 @@ impl Reloader {
         if !differences.is_empty() {
             return Err(Refused::NeedsRestart(differences));
         }
-        let Config { proxy, sync, log, files, warnings, .. } = config;
+        let Config { proxy, ops, sync, log, files, warnings, .. } = config;
         let access = self.parts.access.of(log.access);
         self.parts.live.replace(proxy, access).map_err(|error| Refused::Broken(error.to_string()))?;
+        self.parts.probes.store(ops.and_then(|ops| ops.probes));
         self.parts.replica.set_max_staleness(sync.max_staleness);
         self.parts
             .poll_interval
@@ -131,7 +135,7 @@ pub(super) struct Fixed {
     /// `None` is `auto`: what that comes to may change while nobody touches the config.
     workers: Option<usize>,
     admin: Option<admin::Config>,
-    ops: Option<ops::Config>,
+    ops: Option<SocketAddr>,
     store: Location,
     pepper: PepperCheck,
     log: LogFormat,
@@ -144,7 +148,7 @@ impl Fixed {
             proxy: config.proxy.listen,
             workers: (!workers.is_auto).then_some(workers.count),
             admin: config.admin.clone(),
-            ops: config.ops.clone(),
+            ops: config.ops.as_ref().map(|ops| ops.listen),
             store: config.store.clone(),
             pepper: config.locksmith.pepper.check(),
             log: config.log.format,

@@ -6,6 +6,8 @@
 
 mod routes;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -336,11 +338,15 @@ impl Default for Admin {
 pub(crate) struct Ops {
     /// The address and port of health and metrics.
     pub(crate) listen: String,
+    /// Paths of this listener that are asked of the upstream, without a key, by the path there; only the status is passed
+    /// on. The upstream must be on this machine.
+    #[schemars(example = serde_json::json!({ "/startup": "/health" }))]
+    pub(crate) probes: BTreeMap<String, String>,
 }
 
 impl Default for Ops {
     fn default() -> Self {
-        Self { listen: "0.0.0.0:9464".to_owned() }
+        Self { listen: "0.0.0.0:9464".to_owned(), probes: BTreeMap::new() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod metrics;
+mod probes;
 mod prometheus;
 
 use std::fs;

@@ -179,3 +179,23 @@ fn keys_peppers_and_stores() {
         check_text(&text, &format!("3:8: store: {expected}"));
     }
 }
+
+#[test]
+fn probes_are_passed_on_only_on_this_machine() {
+    check(
+        "ops: { probes: { /startup: /health } }\n",
+        "5:16: ops.probes: are passed on only to an upstream on this machine (127.0.0.1, [::1], localhost or unix:), \
+         because they need no key; probe that server directly",
+    );
+    let text =
+        |probes: &str| format!("{NEEDED}proxy: {{ upstream: 'unix:app.sock' }}\nops:\n  probes: {{ {probes} }}\n");
+    check_text(&text("/startup: /health, /a: /b?c=d"), "nothing");
+    for (probes, said) in [
+        ("/readyz: /health", "6:13: ops.probes./readyz: is Keyward's own page; take another name"),
+        ("up: /health", "6:13: ops.probes.up: is no path on the ops listener; write one such as /startup"),
+        ("/up: health", "6:18: ops.probes./up: is no path at the upstream; write one such as /health"),
+        ("/up: http://app/health", "6:18: ops.probes./up: is no path at the upstream; write one such as /health"),
+    ] {
+        check_text(&text(probes), said);
+    }
+}

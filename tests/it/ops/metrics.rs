@@ -36,6 +36,7 @@ const ENDS: &[(&str, &str)] = &[
     ("error", "upstream_unreachable"),
     ("error", "upstream_broken"),
     ("error", "upstream_timeout"),
+    ("error", "stopping"),
 ];
 
 /// Every sample of an exposition, by its name and labels.
