@@ -61,7 +61,7 @@ def verdict(holds, text):
 
 
 def idle(a):
-    with Stand(a.binary, []) as stand:
+    with Stand(a.binary, ["proxy.max_connections=%d" % (a.connections + 100)]) as stand:
         run.wrk(stand.port, stand.keyfile("allow"), 1, 64, 1)
         before, head = stand.resident(), run.auth(stand.keys.chk["rw"][0])
         waiting = []

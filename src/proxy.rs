@@ -31,6 +31,7 @@ mod worker;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, UNIX_EPOCH};
@@ -75,19 +76,17 @@ fn handle(
     let admission = admit(request, id, Account::open(session, line));
     async move {
         Ok(match admission {
-            Admission::Forward(forwarded) => forward(forwarded).await,
+            Admission::Forward(forwarding) => forwarding.await,
             Admission::Refuse(response) => response,
         })
     }
 }
 
-/// What a request comes to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved once, and a box would be one more allocation for each request"
-)]
+/// What a request comes to. What waits for the upstream is large and stays in its place: every connection would keep room
+/// for it, and every denial be as large.
+#[expect(clippy::large_enum_variant, reason = "an answer is moved once, and a box would be one more allocation for it")]
 enum Admission {
-    Forward(Forwarded),
+    Forward(Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>),
     Refuse(Response<ReplyBody>),
 }
 
@@ -127,7 +126,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
         }
     };
     match account.session.outbound(request, permit, route, client, &id, &view) {
-        Ok(outbound) => Admission::Forward(Forwarded { outbound, id, hints, route, account }),
+        Ok(outbound) => Admission::Forward(Box::pin(forward(Forwarded { outbound, id, hints, route, account }))),
         Err(failure) => {
             account.failed(failure);
             Admission::Refuse(reply::answer(Answer::Failure(failure), route, &hints, HeaderMap::new(), &id, account))
