@@ -32,7 +32,7 @@ crash: ## kill -9 two hundred times: in imports, in changes of keys, under load
 
 .PHONY: drill
 drill: export KEYWARD_LONG := 1
-drill: ## twenty rolling restarts, reloads and stops under 1,000 requests a second, of which none may fail
+drill: ## twenty rolling restarts, reloads, certificates and stops under 1,000 requests a second; none may fail
 	cargo test --locked --test it zero_loss::
 
 .PHONY: deny

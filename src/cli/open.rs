@@ -60,9 +60,8 @@ pub(super) fn key(
             key::record(args, &locksmith, (&world.actor(), world.now), output, console)
         }
         command => wait(async {
-            tell_of_new_store(&store, command.only_looks(), console);
-            let store = open(&store, &locksmith, command.only_looks())?;
-            key::run(command, &world.session(locksmith, store), output, console).await
+            let session = opened(locksmith, &store, command.only_looks(), world, console)?;
+            key::run(command, &session, output, console).await
         }),
     }
 }
@@ -78,9 +77,8 @@ pub(super) fn scope(
     let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
     warn(&warnings, console);
     wait(async {
-        tell_of_new_store(&store, command.only_looks(), console);
-        let store = open(&store, &locksmith, command.only_looks())?;
-        scope::run(command, &world.session(locksmith, store), output, console).await
+        let session = opened(locksmith, &store, command.only_looks(), world, console)?;
+        scope::run(command, &session, output, console).await
     })
 }
 
@@ -91,11 +89,19 @@ pub(super) fn warn(warnings: &[Finding], console: &mut Console<'_>) {
     }
 }
 
-/// A store that was expected to be there, and is not, must not come into being unnoticed.
-fn tell_of_new_store(store: &Location, only_looks: bool, console: &mut Console<'_>) {
+/// The store that a command works on. One that was expected to be there, and is not, must not come into being unnoticed.
+fn opened(
+    locksmith: Arc<Locksmith>,
+    store: &Location,
+    only_looks: bool,
+    world: &World,
+    console: &mut Console<'_>,
+) -> Result<Session<AnyStore>, Failure> {
     if !only_looks && store.is_missing() {
         console.note(format_args!("there is no {store} yet: a new, empty store is made"));
     }
+    let store = open(store, &locksmith, only_looks)?;
+    Ok(world.session(locksmith, store))
 }
 
 /// Opens a store. Commands that only look do not make a database where there is none: the path is wrong more often than

@@ -127,7 +127,7 @@ impl Drop for Account {
         self.session.shared.metrics.proxy.request(self.outcome, self.status, took);
         if let Some(line) = self.line.take().filter(|_| self.session.shared.access.wants(self.outcome)) {
             self.session.shared.access.write(&Entry {
-                time: began(took),
+                timestamp: began(took),
                 request_id: line.id.to_str().unwrap_or_default(),
                 method: plain(&line.method),
                 path: line.uri.path(),

@@ -14,7 +14,7 @@ use super::{AccessLog, LogFormat};
 #[derive(Serialize)]
 pub struct Entry<'e> {
     /// When the request came, RFC 3339.
-    pub time: String,
+    pub timestamp: String,
     /// The id that the client or the upstream was told.
     #[serde(rename = "request.id")]
     pub request_id: &'e str,
@@ -104,7 +104,7 @@ fn text(e: &Entry<'_>) -> String {
     let key = if e.key_id.is_empty() { "-" } else { e.key_id };
     format!(
         "{} {} {} {} {} {} key={key} form={} client={client} id={} {:.3}ms\n",
-        e.time,
+        e.timestamp,
         e.decision,
         e.reason,
         e.status,
@@ -127,7 +127,7 @@ mod tests {
 
     fn entry() -> Entry<'static> {
         Entry {
-            time: "2026-01-01T00:00:00.000Z".into(),
+            timestamp: "2026-01-01T00:00:00.000Z".into(),
             request_id: "abc",
             method: "GET",
             path: "/a\"\n\u{1b}[31m",
@@ -150,7 +150,7 @@ mod tests {
         );
         assert_eq!(
             json,
-            "{\"time\":\"2026-01-01T00:00:00.000Z\",\"request.id\":\"abc\",\"http.request.method\":\"GET\",\
+            "{\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"request.id\":\"abc\",\"http.request.method\":\"GET\",\
              \"url.path\":\"/a\\\"\\n\\u001b[31m\",\"http.response.status_code\":401,\"client.address\":\"10.0.0.1\",\
              \"decision\":\"denial\",\"reason\":\"unknown_credential\",\"credential.form\":\"bearer\",\"duration_ms\":0.25}\n"
         );

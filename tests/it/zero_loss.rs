@@ -1,13 +1,20 @@
-//! P13: under a thousand requests a second, instances are replaced one after the other and configs are taken over, and not
-//! one request fails. With `KEYWARD_LONG` in the environment twenty times each, else a few times.
+//! P13: under a thousand requests a second, instances are replaced one after the other, configs and certificates are taken
+//! over, and not one request fails. With `KEYWARD_LONG` in the environment twenty times each, else a few times.
 
 use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::support::certificates::Authority;
+use super::support::upstream::PAGE;
 use super::support::{Client, Key, Keyward, PATIENCE, Site, Upstream, request, until};
 use super::tools;
 
@@ -29,12 +36,16 @@ struct Load {
 
 impl Load {
     fn start(first: SocketAddr, key: &Key) -> Self {
+        Self::over(Arc::new(Plain), first, key)
+    }
+
+    fn over(way: Arc<dyn Way>, first: SocketAddr, key: &Key) -> Self {
         let rotation = Arc::new(RwLock::new(vec![first]));
         let (stop, answered) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let clients = (0..CLIENTS).map(|nth| {
-            let (rotation, stop, answered) = (rotation.clone(), stop.clone(), answered.clone());
+            let (way, rotation, stop, answered) = (way.clone(), rotation.clone(), stop.clone(), answered.clone());
             let get = request("GET", "/x", &[("X-API-Key", &key.value)], b"");
-            thread::spawn(move || keep_asking(nth, &get, &rotation, &stop, &answered))
+            thread::spawn(move || keep_asking(nth, &get, &*way, &rotation, &stop, &answered))
         });
         Self { clients: clients.collect(), rotation, stop, answered }
     }
@@ -53,10 +64,94 @@ impl Load {
     }
 }
 
+/// How clients connect.
+trait Way: Send + Sync {
+    fn connect(&self, address: SocketAddr) -> Box<dyn Connection>;
+}
+
+/// Carries one request after the other.
+trait Connection {
+    /// Sends a request, of which the answer must be good; `false` if it was the last one of this connection.
+    fn ask(&mut self, get: &[u8]) -> io::Result<bool>;
+}
+
+struct Plain;
+
+impl Way for Plain {
+    fn connect(&self, address: SocketAddr) -> Box<dyn Connection> {
+        Box::new(Client::connect(address))
+    }
+}
+
+impl Connection for Client {
+    fn ask(&mut self, get: &[u8]) -> io::Result<bool> {
+        self.send(get);
+        let response = self.try_response()?;
+        assert_eq!(response.status, 200);
+        Ok(response.value("connection").as_deref() != Some("close"))
+    }
+}
+
+/// HTTPS, and a new connection every so often, so that there are handshakes all the time.
+struct Secure(Arc<ClientConfig>);
+
+struct SecureConnection {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    left: usize,
+}
+
+impl Secure {
+    fn trusting(ca: &Authority) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        Self(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    }
+
+    fn stream(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let connection = ClientConnection::new(self.0.clone(), "localhost".try_into().unwrap()).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    /// The certificate that a new connection gets.
+    fn certificate(&self, address: SocketAddr) -> CertificateDer<'static> {
+        let mut stream = self.stream(address);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+}
+
+impl Way for Secure {
+    fn connect(&self, address: SocketAddr) -> Box<dyn Connection> {
+        Box::new(SecureConnection { stream: self.stream(address), left: 20 })
+    }
+}
+
+impl Connection for SecureConnection {
+    fn ask(&mut self, get: &[u8]) -> io::Result<bool> {
+        self.stream.write_all(get)?;
+        let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
+        while !said.ends_with(PAGE.as_bytes()) {
+            match self.stream.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => said.extend_from_slice(&buffer[..count]),
+            }
+        }
+        assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
+        self.left -= 1;
+        Ok(self.left > 0)
+    }
+}
+
 /// One client. The first request that fails ends the test.
 fn keep_asking(
     nth: usize,
     get: &[u8],
+    way: &dyn Way,
     rotation: &RwLock<Vec<SocketAddr>>,
     stop: &AtomicBool,
     answered: &AtomicUsize,
@@ -66,27 +161,24 @@ fn keep_asking(
     while !stop.load(SeqCst) {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         next += PAUSE;
-        let mut connection: Client = client.take().unwrap_or_else(|| {
+        let mut connection: Box<dyn Connection> = client.take().unwrap_or_else(|| {
             connections += 1;
             let rotation = rotation.read().unwrap();
-            Client::connect(rotation[(nth + connections) % rotation.len()])
+            way.connect(rotation[(nth + connections) % rotation.len()])
         });
-        connection.send(get);
-        let response = connection.try_response().unwrap_or_else(|error| panic!("a request was lost: {error}"));
-        assert_eq!(response.status, 200);
+        let goes_on = connection.ask(get).unwrap_or_else(|error| panic!("a request was lost: {error}"));
         answered.fetch_add(1, SeqCst);
-        if response.value("connection").as_deref() != Some("close") {
-            client = Some(connection);
-        }
+        client = goes_on.then_some(connection);
     }
     connections
 }
 
-const CONFIG: &str = "proxy: { timeouts: { drain_delay: 200ms } }\nlog: { access: none }";
+const CONFIG: &str = "log: { access: none }";
+const DELAYED: &str = "proxy: { timeouts: { drain_delay: 200ms } }\nlog: { access: none }";
 
 /// Another instance with the same keys.
 fn successor(of: &Keyward, upstream: &Upstream) -> Keyward {
-    let site = Site::new(upstream.address(), CONFIG);
+    let site = Site::new(upstream.address(), DELAYED);
     fs::copy(of.site.path().join("keyward.db"), site.path().join("keyward.db")).unwrap();
     site.serve()
 }
@@ -94,7 +186,7 @@ fn successor(of: &Keyward, upstream: &Upstream) -> Keyward {
 #[test]
 fn p13_rolling_restarts_lose_no_request() {
     let upstream = Upstream::start();
-    let site = Site::new(upstream.address(), CONFIG);
+    let site = Site::new(upstream.address(), DELAYED);
     let key = site.create_key(&[]);
     let mut present = site.serve();
     let load = Load::start(present.proxy, &key);
@@ -131,6 +223,32 @@ fn p13_reloads_lose_no_request() {
     let (answered, connections) = load.end();
     assert!(answered >= 100 * times(), "{answered}");
     assert_eq!(connections, CLIENTS, "nobody was sent away");
+}
+
+#[test]
+fn p13_new_certificates_lose_no_request() {
+    let (upstream, ca) = (Upstream::start(), Authority::new("root"));
+    let site =
+        Site::new(upstream.address(), &format!("{CONFIG}\nproxy: {{ tls: {{ certificate: tls.crt, key: tls.key }} }}"));
+    let install = |site: &Site| {
+        let made = ca.sign("localhost", 2020..2100);
+        site.write("tls.key", &made.key);
+        site.write("tls.crt", &made.certificate);
+        CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap()
+    };
+    install(&site);
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let way = Arc::new(Secure::trusting(&ca));
+    let load = Load::over(way.clone(), keyward.proxy, &key);
+    for _ in 0..times() {
+        load.run(200);
+        let certificate = install(&keyward.site);
+        assert_eq!(keyward.reload().status, 200);
+        assert_eq!(way.certificate(keyward.proxy), certificate);
+    }
+    let (answered, connections) = load.end();
+    assert!(answered >= 200 * times() && connections >= 10 * times(), "{answered}, {connections}");
 }
 
 /// Without a delay new connections are refused at once; those that were made are served.
