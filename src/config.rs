@@ -20,6 +20,7 @@ mod shape;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod values;
 
 use std::io::ErrorKind;
@@ -198,6 +199,9 @@ impl Parts {
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());
         let tls = raw.proxy.as_ref().and_then(|proxy| proxy::tls_files(proxy.tls.as_ref()?, base));
         let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file)));
+        let upstream = raw.proxy.as_ref().and_then(|proxy| proxy.upstream_tls.as_ref());
+        let upstream = upstream.map(|raw| upstream::files(raw, base)).unwrap_or_default();
+        let files = files.chain(upstream.paths().cloned());
         let files = files.chain(tls.iter().flat_map(tls::ServerFiles::paths).cloned()).collect();
         Self { proxy, admin, ops, sync, store, locksmith, log, files }
     }

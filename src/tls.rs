@@ -3,6 +3,7 @@
 //! A leaf: it knows files and sockets, and nothing of requests or of where an option stands. TLS 1.2 and 1.3, no early data (what is
 //! sent in it can be replayed), no renegotiation.
 
+mod client;
 mod pem;
 mod server;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
+pub use self::client::{Client, ClientFiles};
 pub use self::server::{Accepted, ClientAuth, Server, ServerFiles};
 
 /// Why files cannot be used for TLS.
@@ -72,11 +74,20 @@ pub enum Error {
         /// Why not.
         source: rustls::Error,
     },
+    /// Without a file of roots, the machine's are needed.
+    #[error("this machine has no root certificates; name a file with those of the upstream")]
+    NoRoots,
+    /// Whom a certificate must be for is no host and no address.
+    #[error("is no name that a certificate can be for: a host or an address")]
+    NoName,
+    /// The library refuses what it was asked for.
+    #[error("TLS cannot be used: {0}")]
+    Library(rustls::Error),
 }
 
 impl Error {
-    /// The file that is wrong.
-    pub fn path(&self) -> &Path {
+    /// The file that is wrong, if it is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Unreadable { path, .. }
             | Self::Missing { path, .. }
@@ -84,7 +95,8 @@ impl Error {
             | Self::Mismatch { path, .. }
             | Self::Expired { path, .. }
             | Self::NotYetValid { path, .. }
-            | Self::Unfit { path, .. } => path,
+            | Self::Unfit { path, .. } => Some(path),
+            Self::NoRoots | Self::NoName | Self::Library(_) => None,
         }
     }
 }

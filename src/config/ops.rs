@@ -29,11 +29,13 @@ fn probes(raw: &BTreeMap<String, String>, upstream: &Target, report: &mut Report
     let server = match upstream {
         Target::Http(authority) => LocalServer::loopback(authority),
         Target::Unix(path) => Some(LocalServer::Socket(path.clone())),
+        // Probes are in the clear.
+        Target::Https { .. } => None,
     };
     if server.is_none() {
         report.mistake(
             &at,
-            "are passed on only to an upstream on this machine (127.0.0.1, [::1], localhost or unix:), because they need \
+            "are passed on only to an upstream by http: on this machine (127.0.0.1, [::1], localhost or unix:), because they need \
              no key; probe that server directly",
         );
     }

@@ -10,10 +10,9 @@ use super::raw;
 use super::report::Report;
 use super::routes::{self, Routing};
 use super::secrecy::without;
-use super::values;
+use super::{upstream, values};
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
-use crate::proxy::upstream::Target;
 use crate::proxy::{Config, Limits, Workers};
 use crate::tls;
 
@@ -67,13 +66,7 @@ pub(super) fn proxy(
 
     let at = OptionPath::of(["proxy"]);
     let raw = raw.proxy.as_ref()?;
-    let upstream =
-        raw.upstream.as_ref().and_then(|text| report.take(&at.key("upstream"), values::upstream(text, base)));
-    if let (Some(Target::Http(authority)), Some(listen)) = (&upstream, listen)
-        && is_itself(authority, listen)
-    {
-        report.mistake(&at.key("upstream"), "is proxy.listen itself: requests would go round in a circle");
-    }
+    let upstream = upstream::target(raw, listen, base, reads_files, report);
     let trusted_proxies = networks(&raw.trusted_proxies, &at.key("trusted_proxies"), report);
     let proxy_protocol = networks(&raw.proxy_protocol, &at.key("proxy_protocol"), report);
     let tls = tls(raw.tls.as_ref(), base, reads_files, report);
@@ -110,8 +103,10 @@ fn tls(raw: Option<&raw::Tls>, base: &Path, reads_files: bool, report: &mut Repo
         Ok(server) => Some(Some(server)),
         Err(error) => {
             let options = ["certificate", "key", "client_ca"].into_iter().zip(files.paths());
-            let option =
-                options.into_iter().find(|(_, path)| *path == error.path()).map_or("key", |(option, _)| option);
+            let option = options
+                .into_iter()
+                .find(|(_, path)| Some(path.as_path()) == error.path())
+                .map_or("key", |(option, _)| option);
             report.mistake(&at.key(option), error.to_string());
             None
         }
@@ -128,15 +123,6 @@ pub(super) fn tls_files(raw: &raw::Tls, base: &Path) -> Option<tls::ServerFiles>
         certificate: base.join(raw.certificate.as_ref()?),
         key: base.join(raw.key.as_ref()?),
         client_ca: raw.client_ca.as_ref().map(|path| (base.join(path), auth)),
-    })
-}
-
-/// Whether an upstream on this machine is the listener.
-fn is_itself(authority: &str, listen: SocketAddr) -> bool {
-    let local = authority.replacen("localhost:", "127.0.0.1:", 1).parse::<SocketAddr>();
-    local.is_ok_and(|upstream| {
-        let here = upstream.ip() == listen.ip() || upstream.ip().is_loopback() && listen.ip().is_unspecified();
-        here && upstream.port() == listen.port() && listen.port() != 0
     })
 }
 

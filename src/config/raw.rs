@@ -60,9 +60,11 @@ pub(crate) struct File {
 pub(crate) struct Proxy {
     /// The address and port that clients connect to.
     pub(crate) listen: String,
-    /// The server behind: `http://HOST:PORT` or `unix:PATH`.
+    /// The server behind: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
     #[schemars(example = "http://127.0.0.1:9000")]
     pub(crate) upstream: Option<String>,
+    /// Who the upstream is and who we are, for an upstream by `https:`. The files are read again when they change.
+    pub(crate) upstream_tls: Option<UpstreamTls>,
     /// Number of worker threads, or `auto`: as many as there are CPUs, or as the cgroup's quota allows, rounded up.
     pub(crate) workers: Workers,
     /// Addresses and networks of the proxies in front, whose `Forwarded` and `X-Forwarded-For` headers are believed.
@@ -88,6 +90,7 @@ impl Default for Proxy {
         Self {
             listen: "0.0.0.0:8080".to_owned(),
             upstream: None,
+            upstream_tls: None,
             workers: Workers::Word(AutoWord::Auto),
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
@@ -115,6 +118,21 @@ pub(crate) struct Tls {
     pub(crate) client_ca: Option<String>,
     /// Whether every client must have a certificate, or only those that have one must have a good one. Default: `required`.
     pub(crate) client_auth: Option<ClientAuth>,
+}
+
+/// Who the upstream is and who we are, for an upstream by `https:`.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct UpstreamTls {
+    /// A PEM file with the roots of the upstream's certificate. Without it, those that this machine believes.
+    #[schemars(example = &"upstream-ca.crt")]
+    pub(crate) ca: Option<String>,
+    /// A PEM file with our own certificate, for upstreams that ask for one.
+    pub(crate) certificate: Option<String>,
+    /// A PEM file with its private key, not encrypted.
+    pub(crate) key: Option<String>,
+    /// Whom the upstream's certificate must be for, where that is not the host in `upstream`.
+    pub(crate) server_name: Option<String>,
 }
 
 /// Whether clients must have a certificate.

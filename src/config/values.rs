@@ -1,7 +1,7 @@
 //! Values of options: text in, something that cannot be wrong out, or a sentence that says what to write instead.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -10,7 +10,6 @@ use super::raw;
 use super::secrecy::quoted;
 use super::suggest::did_you_mean;
 use crate::auth::key::Brand;
-use crate::proxy::upstream::Target;
 
 /// Longer than any timeout means, and short enough to be added to any time.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -56,20 +55,27 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Where the upstream is; the path of a socket starts at `base`.
-pub(super) fn upstream(text: &str, base: &Path) -> Result<Target, String> {
-    if text.starts_with("https:") {
-        return Err("https upstreams are not supported by this version; use http:// or unix:".to_owned());
-    }
+/// Where the upstream is.
+#[derive(Debug)]
+pub(super) enum Place {
+    Http(String),
+    Https(String),
+    Unix(PathBuf),
+}
+
+/// Reads where the upstream is; the path of a socket starts at `base`.
+pub(super) fn upstream(text: &str, base: &Path) -> Result<Place, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(path, base);
     }
     let shown = quoted(text);
-    let Some(rest) = text.strip_prefix("http://") else {
-        let advice = if authority(text).is_ok() {
+    let (scheme, place, port): (_, fn(String) -> Place, _) =
+        if text.starts_with("https://") { ("https", Place::Https, 443) } else { ("http", Place::Http, 80) };
+    let Some(rest) = text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) else {
+        let advice = if authority(text, port).is_ok() {
             format!("write http://{text}")
         } else {
-            "write http://HOST:PORT or unix:PATH".to_owned()
+            "write http://HOST:PORT, https://HOST:PORT or unix:PATH".to_owned()
         };
         return Err(format!("{shown} is no upstream; {advice}"));
     };
@@ -79,28 +85,28 @@ pub(super) fn upstream(text: &str, base: &Path) -> Result<Target, String> {
     }
     if rest.contains(['/', '?', '#']) {
         return Err(format!(
-            "{shown} has a path; an upstream is http://HOST:PORT, and requests keep the path they have"
+            "{shown} has a path; an upstream is {scheme}://HOST:PORT, and requests keep the path they have"
         ));
     }
-    authority(rest).map(Target::Http).map_err(|why| format!("{shown} {why}; write http://HOST:PORT"))
+    authority(rest, port).map(place).map_err(|why| format!("{shown} {why}; write {scheme}://HOST:PORT"))
 }
 
-fn socket(path: &str, base: &Path) -> Result<Target, String> {
+fn socket(path: &str, base: &Path) -> Result<Place, String> {
     let path = if path.starts_with("///") { &path[2..] } else { path };
     if path.is_empty() || path.starts_with("//") {
         return Err("a socket is written as unix:PATH, such as unix:/run/app.sock".to_owned());
     }
-    let path: std::path::PathBuf = base.join(path).components().collect();
+    let path: PathBuf = base.join(path).components().collect();
     match path.as_os_str().len() {
-        ..=LONGEST_SOCKET_PATH => Ok(Target::Unix(path)),
+        ..=LONGEST_SOCKET_PATH => Ok(Place::Unix(path)),
         length => {
             Err(format!("the path of the socket is {length} bytes long; the system allows {LONGEST_SOCKET_PATH}"))
         }
     }
 }
 
-/// A host and a port, which is 80 if it is left out.
-fn authority(text: &str) -> Result<String, &'static str> {
+/// A host and a port, which is this one if it is left out.
+fn authority(text: &str, default: u16) -> Result<String, &'static str> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err("needs brackets around its IPv6 address");
     }
@@ -111,7 +117,7 @@ fn authority(text: &str) -> Result<String, &'static str> {
     };
     let named = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     let port =
-        if port.is_empty() { Some(80) } else { port.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()) };
+        if port.is_empty() { Some(default) } else { port.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()) };
     match port.filter(|port| *port != 0) {
         _ if !named && !host.starts_with('[') => Err("has no host"),
         None => Err("has no port from 1 to 65535"),
@@ -262,9 +268,23 @@ mod tests {
         check(read("unix:./app.sock"), Ok(r#"Unix("/etc/keyward/app.sock")"#));
         check(read("unix:"), Err("a socket is written as unix:PATH, such as unix:/run/app.sock"));
         check(read("unix://run/app.sock"), Err("a socket is written as unix:PATH, such as unix:/run/app.sock"));
-        check(read("https://app"), Err("https upstreams are not supported by this version; use http:// or unix:"));
+        check(read("https://app"), Ok(r#"Https("app:443")"#));
+        check(read("https://app:8443/"), Ok(r#"Https("app:8443")"#));
+        check(
+            read("https://app/x"),
+            Err(
+                r#""https://app/x" has a path; an upstream is https://HOST:PORT, and requests keep the path they have"#,
+            ),
+        );
+        check(
+            read("https:app"),
+            Err(r#""https:app" is no upstream; write http://HOST:PORT, https://HOST:PORT or unix:PATH"#),
+        );
         check(read("localhost:9000"), Err(r#""localhost:9000" is no upstream; write http://localhost:9000"#));
-        check(read("ftp://app"), Err(r#""ftp://app" is no upstream; write http://HOST:PORT or unix:PATH"#));
+        check(
+            read("ftp://app"),
+            Err(r#""ftp://app" is no upstream; write http://HOST:PORT, https://HOST:PORT or unix:PATH"#),
+        );
         check(read("http://"), Err(r#""http://" has no host; write http://HOST:PORT"#));
         check(read("http://:80"), Err(r#""http://:80" has no host; write http://HOST:PORT"#));
         check(read("http://app:0"), Err(r#""http://app:0" has no port from 1 to 65535; write http://HOST:PORT"#));

@@ -22,12 +22,20 @@ use super::Limits;
 use super::forward::Outbound;
 use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
 use crate::telemetry::metrics::Failure;
+use crate::tls;
 
 /// Where the upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `http://host:port`; the authority as written, with its port.
     Http(String),
+    /// `https://host:port`.
+    Https {
+        /// As for `http`.
+        authority: String,
+        /// Who must be there.
+        client: Arc<tls::Client>,
+    },
     /// `unix:/path/to.sock`.
     Unix(PathBuf),
 }
@@ -36,7 +44,7 @@ impl Target {
     /// What `Host` says when a client does not (HTTP/1.0).
     pub fn authority(&self) -> &str {
         match self {
-            Self::Http(authority) => authority,
+            Self::Http(authority) | Self::Https { authority, .. } => authority,
             Self::Unix(_) => "localhost",
         }
     }
@@ -51,6 +59,8 @@ pub(super) struct Upstream {
     idle: Mutex<Vec<Connection>>,
     /// Whether another config is in force: connections are then no longer kept.
     retired: AtomicBool,
+    /// Whether TLS has worked, or nothing was said yet.
+    secured: AtomicBool,
 }
 
 struct Connection {
@@ -118,7 +128,14 @@ impl Lease {
 
 impl Upstream {
     pub(super) fn new(target: Target, limits: Limits, sweeper: Arc<Sweeper>) -> Self {
-        Self { target, limits, sweeper, idle: Mutex::default(), retired: AtomicBool::new(false) }
+        Self {
+            target,
+            limits,
+            sweeper,
+            idle: Mutex::default(),
+            retired: AtomicBool::new(false),
+            secured: AtomicBool::new(true),
+        }
     }
 
     /// Whether this is the way to that target, within those limits.
@@ -198,12 +215,22 @@ impl Upstream {
 
     async fn open(&self) -> io::Result<Connection> {
         match &self.target {
-            Target::Http(authority) => {
-                let socket = TcpStream::connect(authority).await?;
-                socket.set_nodelay(true)?;
-                self.handshake(TokioIo::new(socket)).await
+            Target::Http(authority) => self.handshake(TokioIo::new(dial(authority).await?)).await,
+            Target::Https { authority, client } => {
+                let socket = dial(authority).await?;
+                let stream = client.connect(socket).await.inspect_err(|error| self.complain(error))?;
+                self.secured.store(true, Relaxed);
+                self.handshake(TokioIo::new(stream)).await
             }
             Target::Unix(path) => self.handshake(TokioIo::new(UnixStream::connect(path).await?)).await,
+        }
+    }
+
+    /// Says aloud that TLS came to nothing: once, until it works again. Whatever is wrong with a certificate, nothing is sent.
+    fn complain(&self, error: &io::Error) {
+        if self.secured.swap(false, Relaxed) {
+            let upstream = self.target.authority();
+            tracing::error!(%error, upstream, "no TLS with the upstream: requests are answered with 502");
         }
     }
 
@@ -227,6 +254,13 @@ impl Upstream {
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A connection by TCP.
+async fn dial(authority: &str) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(authority).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 /// Why an exchange that had begun came to nothing.

@@ -184,7 +184,7 @@ fn keys_peppers_and_stores() {
 fn probes_are_passed_on_only_on_this_machine() {
     check(
         "ops: { probes: { /startup: /health } }\n",
-        "5:16: ops.probes: are passed on only to an upstream on this machine (127.0.0.1, [::1], localhost or unix:), \
+        "5:16: ops.probes: are passed on only to an upstream by http: on this machine (127.0.0.1, [::1], localhost or unix:), \
          because they need no key; probe that server directly",
     );
     let text =
