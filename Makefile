@@ -35,6 +35,12 @@ drill: export KEYWARD_LONG := 1
 drill: ## twenty rolling restarts, reloads, certificates and stops under 1,000 requests a second; none may fail
 	cargo test --locked --test it zero_loss::
 
+MINUTES ?= 5
+.PHONY: fuzz
+fuzz: ## feed every reader of bytes from outside what nobody thought of, MINUTES=5 for each
+	tests/setup.sh g++:g++
+	fuzz/run.sh $(MINUTES)
+
 .PHONY: deny
 deny: ## licences, sources, bans and doubles among all dependencies, as deny.toml says
 	cargo deny --version 2>/dev/null || cargo install --locked cargo-deny@0.20.2

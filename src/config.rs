@@ -112,6 +112,16 @@ pub fn load_for_keys(path: &Path, overrides: &Overrides) -> Result<KeyStoreConfi
     report.finish(|warnings| Some(KeyStoreConfig { locksmith: parts.locksmith?, store: parts.store?, warnings }))
 }
 
+/// Reads a text as far as it says nothing of other files.
+#[cfg(any(test, fuzzing))]
+pub fn read_text(text: &str) {
+    let mut report = Report::new(String::new(), text.to_owned());
+    let whole = raw_of(&Overrides::default(), &mut report).is_some();
+    let said = report.into_mistakes().to_string();
+    assert!(whole || !said.is_empty(), "nothing is said of {text:?}");
+    assert!(!said.contains("bug in Keyward"), "{said}");
+}
+
 /// The JSON Schema of the config file.
 pub fn schema() -> String {
     format!("{:#}\n", Shapes::of_config().root())

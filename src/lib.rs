@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod ops;
 pub mod proxy;

@@ -12,6 +12,8 @@ mod connection;
 mod establish;
 mod forward;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod head_guard;
 mod headers;
 mod listener;

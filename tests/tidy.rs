@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("main", "cli"),
     ("cli", "app config store auth telemetry"),
     ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control files auth"),
+    ("fuzzing", "config proxy auth"),
     ("config", "proxy admin ops sync store telemetry tls auth"),
     ("proxy", "token replica telemetry tls lifecycle auth"),
     ("admin", "token replica store telemetry lifecycle control auth"),

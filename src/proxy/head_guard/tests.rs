@@ -1,20 +1,17 @@
 //! What the guard lets pass, by table; and that it and hyper always see the same requests, by property.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::super::fuzzing::{Fed, NoBody};
 use super::*;
 
 /// How many heads are found fit, and whether what follows would be.
@@ -90,63 +87,15 @@ fn a_head_with_doubtful_framing_is_the_last() {
     check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000000", 1, true);
 }
 
-/// A client's socket: gives its pieces, then the end; takes whatever is written.
-struct Fed {
-    pieces: VecDeque<Vec<u8>>,
-    guard: HeadGuard,
-}
-
-impl AsyncRead for Fed {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(mut piece) = this.pieces.pop_front() {
-            if piece.len() > buffer.remaining() {
-                this.pieces.push_front(piece.split_off(buffer.remaining()));
-            }
-            buffer.put_slice(&piece);
-            this.guard.follow(&piece);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Fed {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-struct NoBody;
-
-impl Body for NoBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-}
-
 /// The requests that hyper finds in a stream: target, body as far as it was whole, and what the guard said.
 fn served(stream: &[u8], cuts: &[usize]) -> Vec<(String, Option<Vec<u8>>, bool)> {
-    let (mut pieces, mut rest, mut cuts) = (VecDeque::new(), stream, cuts.iter().cycle());
+    let (mut pieces, mut rest, mut cuts) = (Vec::new(), stream, cuts.iter().cycle());
     while !rest.is_empty() {
         let (piece, after) = rest.split_at(rest.len().min(cuts.next().copied().unwrap_or(usize::MAX)));
-        pieces.push_back(piece.to_vec());
+        pieces.push(piece.to_vec());
         rest = after;
     }
+    pieces.reverse();
     let (heads, seen) = (Arc::<Heads>::default(), Arc::<Mutex<Vec<_>>>::default());
     let fed = Fed { pieces, guard: HeadGuard::new(heads.clone()) };
     let serving = seen.clone();

@@ -1,0 +1,4 @@
+//! `keyward::fuzzing::credential` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyward::fuzzing::credential(data));

@@ -1,0 +1,4 @@
+//! `keyward::fuzzing::query` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyward::fuzzing::query(data));
