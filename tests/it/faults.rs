@@ -1,13 +1,16 @@
 //! What can go wrong on the way to the upstream and back: each has its status, in the route's format and in time, and the next
 //! request is served.
 
+mod matrix; // every fault, whatever the client does meanwhile
+mod stage; // the upstreams of the matrix
+
 use std::net::{Shutdown, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::support::upstream::PAGE;
-use super::support::{After, Key, Keyward, PATIENCE, Response, Site, Upstream, ok, request, until};
+use super::support::{After, Key, Keyward, PATIENCE, Site, Upstream, ok, request, until};
 
 fn serve(upstream: &Upstream, config: &str) -> (Keyward, Key) {
     let site = Site::new(upstream.address(), config);
@@ -74,27 +77,6 @@ fn connections_that_the_upstream_closes_cost_no_request() {
     }
     let targets: Vec<String> = upstream.take().iter().map(|received| received.head.target()).collect();
     assert_eq!(targets, (0..200).map(|n| format!("/{n}")).collect::<Vec<_>>(), "each once");
-}
-
-#[test]
-fn nothing_is_sent_twice() {
-    // The connection works once. The second request on it is read, and then it dies.
-    for end in [After::Close, After::Reset] {
-        let upstream = Upstream::scripted(move |turn| match turn.head.target().as_str() {
-            "/fatal" => turn.body().map(|_| end),
-            _ => turn.answer(&ok(PAGE)),
-        });
-        let (keyward, key) = serve(&upstream, "proxy: { workers: 1 }");
-        let mut client = keyward.connect();
-        for method in ["POST", "GET", "DELETE"] {
-            let body = if method == "POST" { &b"body"[..] } else { b"" };
-            assert_eq!(client.exchange(&request("GET", "/good", &[("X-API-Key", &key.value)], b"")).status, 200);
-            let response = client.exchange(&request(method, "/fatal", &[("X-API-Key", &key.value)], body));
-            assert_eq!(response.status, 502, "{method}");
-            let fatal = upstream.take().into_iter().filter(|received| received.head.target() == "/fatal");
-            assert_eq!(fatal.count(), 1, "{method} {end:?}");
-        }
-    }
 }
 
 #[test]
@@ -179,23 +161,6 @@ fn what_is_no_whole_answer_is_never_passed_off_as_one() {
             // The next request must not meet a connection that is about to be closed.
             heard.recv_timeout(PATIENCE).unwrap();
         }
-    }
-}
-
-#[test]
-fn an_answer_that_is_cut_off_breaks_off_for_the_client() {
-    for framing in ["Content-Length: 1000000\r\n", "Transfer-Encoding: chunked\r\n", ""] {
-        let upstream = Upstream::scripted(move |turn| {
-            turn.wire.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_bytes())?;
-            turn.wire.send_chunk(&[b'x'; 50_000])?;
-            Ok(After::Reset)
-        });
-        let (keyward, key) = serve(&upstream, "");
-        let mut client = keyward.connect();
-        client.send(&request("GET", "/x", &[("X-API-Key", &key.value)], b""));
-        let got = client.try_response();
-        let answer = got.map(|response: Response| (response.status, response.body.len()));
-        assert!(matches!(answer, Err(_) | Ok((502, _))), "{framing}: {answer:?}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::PATIENCE;
 use super::wire::{Body, Framing, Head, Wire};
+use super::{PATIENCE, until};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -82,6 +82,7 @@ pub(crate) const PAGE: &str = "<?xml version=\"1.0\"?><ok/>";
 pub(crate) struct Upstream {
     address: SocketAddr,
     memory: Arc<Memory>,
+    accepting: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -108,10 +109,10 @@ impl Upstream {
         address: SocketAddr,
         script: impl Fn(&mut Turn<'_>) -> io::Result<After> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let upstream = Self { address: listener.local_addr().unwrap(), memory: Arc::default() };
+        let listener = listen(address);
+        let mut upstream = Self { address: listener.local_addr().unwrap(), memory: Arc::default(), accepting: None };
         let (memory, script) = (upstream.memory.clone(), Arc::<Script>::from(Box::new(script) as Box<Script>));
-        thread::spawn(move || accept(&listener, &memory, &script));
+        upstream.accepting = Some(thread::spawn(move || accept(&listener, &memory, &script)));
         upstream
     }
 
@@ -189,8 +190,20 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.memory.stopped.store(true, SeqCst);
         // Wakes the thread that accepts; it then closes the port.
-        let _ = TcpStream::connect(self.address);
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.accepting.take().map(thread::JoinHandle::join);
+        }
     }
+}
+
+/// Listens. A process that is just being started holds what was open at that moment, for a moment: even a port that is free.
+pub(crate) fn listen(address: SocketAddr) -> TcpListener {
+    let mut listener = None;
+    until("the port is free", || {
+        listener = TcpListener::bind(address).ok();
+        listener.is_some()
+    });
+    listener.unwrap()
 }
 
 fn accept(listener: &TcpListener, memory: &Arc<Memory>, script: &Arc<Script>) {
