@@ -10,11 +10,11 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+pub use self::reload::Watched;
 use self::reload::{Fixed, Parts, Reloader};
 use crate::admin::Admin;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::control::{self, Ask, Page};
-use crate::files::Contents;
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
 use crate::ops::Ops;
 use crate::proxy::{self, Surroundings};
@@ -51,15 +51,15 @@ pub enum Error {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, and then until what is in flight has ended. When `source` says something else, that is
+/// Serves until SIGTERM or SIGINT, and then until what is in flight has ended. When the files say something else, that is
 /// put in force.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn serve(config: Config, source: Source) -> Result<(), Error> {
+pub fn serve(config: Config, watched: Watched) -> Result<(), Error> {
     let logs = Logs::start(&config.log);
     logs.install(&config.log);
-    control_runtime()?.block_on(async { start(config, Some(source), &logs)?.until_stopped().await })
+    control_runtime()?.block_on(async { start(config, Some(watched), &logs)?.until_stopped().await })
 }
 
 /// The runtime of the control plane: one thread, apart from the workers, so that no scrape or pull delays a request.
@@ -85,13 +85,13 @@ pub struct App {
     tasks: JoinSet<std::io::Result<()>>,
 }
 
-/// Binds every listener first, so that a taken port stops the start, and then starts every part. With a source, the config
+/// Binds every listener first, so that a taken port stops the start, and then starts every part. With `watched`, the config
 /// is read again when there is reason to. Must be called within the runtime of the control plane.
 ///
 /// # Errors
 /// When a port is taken, the store cannot be opened, or the system refuses something.
-pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App, Error> {
-    let first = (Fixed::of(&config), Contents::new(&config.files));
+pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<App, Error> {
+    let fixed = Fixed::of(&config);
     let Config { proxy, admin, ops, sync, store, locksmith, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
@@ -122,7 +122,7 @@ pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App,
         async move { ops.page(&ask).await }
     })?;
     let (reloads, asked) = Reloads::new();
-    let reloads = source.is_some().then_some(reloads);
+    let reloads = watched.is_some().then_some(reloads);
     let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone(), reloads };
     let admin = Arc::new(admin);
     let admin = serve_pages(&mut tasks, admin_listener, move |ask| {
@@ -140,11 +140,11 @@ pub fn start(config: Config, source: Option<Source>, logs: &Logs) -> Result<App,
         lifecycle: lifecycle.clone(),
     };
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
-    if let Some(source) = source {
+    if let Some(watched) = watched {
         let (live, level) = (data_plane.live(), logs.level());
         let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
         let parts = Parts { live, probes, replica, poll_interval, access, level, metrics, lifecycle };
-        tasks.spawn(Reloader::new(source, first, asked, parts)?.run());
+        tasks.spawn(Reloader::new(watched, fixed, asked, parts)?.run());
     }
     lifecycle.enter(Phase::Serving);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);

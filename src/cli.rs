@@ -28,8 +28,9 @@ use self::init::InitArgs;
 use self::key::KeyCommand;
 use self::open::World;
 use self::scope::ScopeCommand;
+use crate::app::{self, Watched};
+use crate::config;
 use crate::config::{Overrides, Source};
-use crate::{app, config};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -181,9 +182,9 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
 /// Reads the config and serves until the process is told to stop.
 fn serve(args: ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let source = Source { path: args.config.config, overrides: Overrides::of_process(args.set) };
-    let config = source.load()?;
+    let (config, watched) = Watched::load(source)?;
     open::warn(&config.warnings, console);
-    app::serve(config, source)?;
+    app::serve(config, watched)?;
     Ok(Exit::Ok)
 }
 

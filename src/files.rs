@@ -17,6 +17,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -119,6 +120,7 @@ impl Watch {
 }
 
 /// Several files whose content is read again whenever there may be news of them.
+#[derive(Default)]
 pub struct Contents {
     watches: Vec<Watch>,
     /// The hash of what they held when they were looked at last.
@@ -136,26 +138,29 @@ impl Contents {
         self.watches.iter().map(|watch| &watch.path).eq(paths)
     }
 
-    /// Whether they hold something else than when they were looked at last.
-    pub async fn look(&mut self) -> bool {
-        let mut hash = Sha256::new();
-        for watch in &self.watches {
-            watch.about_to_read();
-            // A pipe has been read to its end; it has no news.
-            let is_file = watch.path.metadata().is_ok_and(|metadata| metadata.is_file());
-            let content = if is_file { tokio::fs::read(&watch.path).await.ok() } else { None };
-            // One that cannot be read is no empty one, and where one ends the other begins.
-            hash.update(content.as_ref().map_or(u64::MAX, |content| content.len() as u64).to_le_bytes());
-            hash.update(content.map(Zeroizing::new).unwrap_or_default());
-        }
-        let now = hash.finalize().into();
+    /// Whether they hold something else than when they were looked at last. What changes from now on is news.
+    pub fn look(&mut self) -> bool {
+        self.watches.iter().for_each(Watch::about_to_read);
+        let now = hash(&self.paths());
         std::mem::replace(&mut self.seen, now) != now
+    }
+
+    /// The same on a thread of its own: a disk may take its time.
+    async fn look_aside(&mut self) -> bool {
+        self.watches.iter().for_each(Watch::about_to_read);
+        let paths = self.paths();
+        let Ok(now) = spawn_blocking(move || hash(&paths)).await else { return false };
+        std::mem::replace(&mut self.seen, now) != now
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.watches.iter().map(|watch| watch.path.clone()).collect()
     }
 
     /// Resolves when they hold something else than when they were looked at last: soon after a hint from the operating
     /// system, and without one within `interval`.
     pub async fn changed(&mut self, interval: Duration) {
-        while !self.look().await {
+        while !self.look_aside().await {
             let mut hints: Vec<_> = self.watches.iter().map(|watch| Box::pin(watch.changed())).collect();
             let any = poll_fn(|cx| match hints.iter_mut().any(|hint| hint.as_mut().poll(cx).is_ready()) {
                 true => Poll::Ready(()),
@@ -164,6 +169,20 @@ impl Contents {
             let _ = timeout(interval, any).await;
         }
     }
+}
+
+/// The hash of what files hold.
+fn hash(paths: &[PathBuf]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for path in paths {
+        // A pipe has been read to its end; it has no news.
+        let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+        let content = if is_file { std::fs::read(path).ok() } else { None };
+        // One that cannot be read is no empty one, and where one ends the other begins.
+        hash.update(content.as_ref().map_or(u64::MAX, |content| content.len() as u64).to_le_bytes());
+        hash.update(content.map(Zeroizing::new).unwrap_or_default());
+    }
+    hash.finalize().into()
 }
 
 /// Whether an event tells that somebody has read something: we ourselves, for one.
@@ -221,7 +240,7 @@ mod tests {
         std::os::unix::fs::symlink("..data/config", mount.path().join("config")).unwrap();
         let (day, missing) = (Duration::from_secs(86_400), mount.path().join("missing"));
         let mut contents = Contents::new(&[missing.clone(), mount.path().join("config")]);
-        assert!(contents.look().await && !contents.look().await);
+        assert!(contents.look() && !contents.look());
         swap("..2", "two");
         timeout(Duration::from_secs(10), contents.changed(day)).await.expect("the operating system tells");
         swap("..3", "two");

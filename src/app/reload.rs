@@ -41,11 +41,39 @@ pub(super) struct Parts {
     pub(super) lifecycle: Lifecycle,
 }
 
+/// Where the config is from, and the files that it was read from.
+pub struct Watched {
+    source: Source,
+    contents: Contents,
+}
+
+impl Watched {
+    /// Reads the config at the start. Whatever changes in its files from then on is news.
+    ///
+    /// # Errors
+    /// When the config has mistakes.
+    pub fn load(source: Source) -> Result<(Config, Self), Mistakes> {
+        let mut watched = Self { contents: Contents::new(std::slice::from_ref(&source.path)), source };
+        watched.read().map(|config| (config, watched))
+    }
+
+    /// The files are looked at before they are read, so that no change falls between the two.
+    fn read(&mut self) -> Result<Config, Mistakes> {
+        loop {
+            self.contents.look();
+            let config = self.source.load()?;
+            if self.contents.are_of(&config.files) {
+                return Ok(config);
+            }
+            self.contents = Contents::new(&config.files);
+        }
+    }
+}
+
 /// Waits for reasons to read the config again, and does.
 pub(super) struct Reloader {
-    source: Arc<Source>,
+    watched: Watched,
     fixed: Fixed,
-    contents: Contents,
     hangup: Signal,
     asked: mpsc::Receiver<ReloadRequest>,
     parts: Parts,
@@ -54,23 +82,22 @@ pub(super) struct Reloader {
 impl Reloader {
     /// For a config that is in force. From now on SIGHUP does not end the process.
     pub(super) fn new(
-        source: Source,
-        (fixed, contents): (Fixed, Contents),
+        watched: Watched,
+        fixed: Fixed,
         asked: mpsc::Receiver<ReloadRequest>,
         parts: Parts,
     ) -> io::Result<Self> {
-        files::warn_of_mount_point(&source.path);
-        Ok(Self { source: Arc::new(source), fixed, contents, hangup: signal(SignalKind::hangup())?, asked, parts })
+        files::warn_of_mount_point(&watched.source.path);
+        Ok(Self { watched, fixed, hangup: signal(SignalKind::hangup())?, asked, parts })
     }
 
     /// Runs for ever.
     pub(super) async fn run(mut self) -> io::Result<()> {
-        self.contents.look().await;
         loop {
             let (cause, asked) = tokio::select! {
                 _ = self.hangup.recv() => ("SIGHUP", None),
                 Some(asked) = self.asked.recv() => ("POST /-/reload", Some(asked)),
-                () = self.contents.changed(INTERVAL) => ("the files changed", None),
+                () = self.watched.contents.changed(INTERVAL) => ("the files changed", None),
             };
             let result = self.reload().await;
             self.account(cause, &result);
@@ -83,16 +110,12 @@ impl Reloader {
 
     /// Everything that can fail comes before the first change.
     async fn reload(&mut self) -> Result<Vec<Finding>, Refused> {
-        // What changes from here on is news.
-        self.contents.look().await;
-        let source = self.source.clone();
-        let loaded = spawn_blocking(move || source.load()).await;
-        let config = loaded.map_err(|_| Refused::Broken("reading it ended in a panic".to_owned()))??;
+        let config = self.read().await?;
         let differences = self.fixed.differences(&Fixed::of(&config));
         if !differences.is_empty() {
             return Err(Refused::NeedsRestart(differences));
         }
-        let Config { proxy, ops, sync, log, files, warnings, .. } = config;
+        let Config { proxy, ops, sync, log, warnings, .. } = config;
         let access = self.parts.access.of(log.access);
         self.parts.live.replace(proxy, access).map_err(|error| Refused::Broken(error.to_string()))?;
         self.parts.probes.store(ops.and_then(|ops| ops.probes));
@@ -101,11 +124,23 @@ impl Reloader {
             .poll_interval
             .send_if_modified(|now| std::mem::replace(now, sync.poll_interval) != sync.poll_interval);
         self.parts.level.set(&log.level);
-        if !self.contents.are_of(&files) {
-            self.contents = Contents::new(&files);
-            self.contents.look().await;
-        }
         Ok(warnings)
+    }
+
+    /// Reads the config on a thread of its own: a disk may take its time.
+    async fn read(&mut self) -> Result<Config, Refused> {
+        let source = self.watched.source.clone();
+        let mut watched = Watched { contents: std::mem::take(&mut self.watched.contents), source: source.clone() };
+        let read = spawn_blocking(move || (watched.read(), watched)).await;
+        let (config, contents) = match read {
+            Ok((config, watched)) => (config.map_err(Refused::from), watched.contents),
+            Err(_) => (
+                Err(Refused::Broken("reading it ended in a panic".to_owned())),
+                Contents::new(std::slice::from_ref(&source.path)),
+            ),
+        };
+        self.watched.contents = contents;
+        config
     }
 
     fn account(&self, cause: &str, result: &Result<Vec<Finding>, Refused>) {
