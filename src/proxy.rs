@@ -71,11 +71,12 @@ use crate::tls;
 /// would be moved about with it.
 fn handle(
     session: Arc<Session>,
+    stream: Option<Arc<Watch>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     let id = session.request_id(&request);
     let line = session.line(&request, &id);
-    let admission = admit(request, id, Account::open(session, line));
+    let admission = admit(request, id, Account::open(session, stream, line));
     async move {
         Ok(match admission {
             Admission::Forward(forwarding) => forwarding.await,
@@ -108,7 +109,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let matched = session.shared.routes.find(&target);
     let route = matched.index;
     let view = session.shared.replica.view(account.started());
-    let is_fit = session.heads.next_is_fit();
+    let is_fit = session.heads.as_ref().is_none_or(|heads| heads.next_is_fit());
     let Decided { decision, client } = session.decide(&request, is_fit, &matched, &view, account.started());
     account.decided(&decision, client, &view);
     let hints = Hints::of(&request);
@@ -213,7 +214,8 @@ struct Session {
     upstream: Arc<Upstream>,
     worker: Arc<Worker>,
     watch: Arc<Watch>,
-    heads: Arc<Heads>,
+    /// `None` for HTTP/2, which frames requests beyond doubt.
+    heads: Option<Arc<Heads>>,
     peer: IpAddr,
     peer_value: HeaderValue,
     peer_is_trusted: bool,
@@ -233,6 +235,7 @@ struct Shared {
     trusted: Networks,
     proxy_protocol: Networks,
     tls: Option<tls::Server>,
+    http2: bool,
     identity: IdentityNames,
     target: Target,
     default_host: HeaderValue,
@@ -243,7 +246,7 @@ struct Shared {
 }
 
 impl Session {
-    fn new(current: Current, link: Link, heads: Arc<Heads>) -> Self {
+    fn new(current: Current, link: Link, heads: Option<Arc<Heads>>) -> Self {
         let Current { shared, upstream } = current;
         let Link { worker, watch, peer, is_secure, open } = link;
         let peer = peer.to_canonical();
@@ -308,9 +311,9 @@ impl Session {
         self.worker.lifecycle.phase() >= Phase::Leaving
     }
 
-    /// A client whose connection is to be closed hears it with its last answer.
+    /// A client whose connection is to be closed hears it with its last answer; in HTTP/2 it is told otherwise.
     fn close_if_draining(&self, headers: &mut HeaderMap) {
-        if self.worker.is_draining() {
+        if self.worker.is_draining() && self.heads.is_some() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -436,6 +439,7 @@ impl Shared {
             trusted: config.trusted_proxies,
             proxy_protocol: config.proxy_protocol,
             tls: config.tls,
+            http2: config.http2,
             target: config.upstream,
             limits: config.limits,
             replica,

@@ -69,7 +69,7 @@ pub(super) fn proxy(
     let upstream = upstream::target(raw, listen, base, reads_files, report);
     let trusted_proxies = networks(&raw.trusted_proxies, &at.key("trusted_proxies"), report);
     let proxy_protocol = networks(&raw.proxy_protocol, &at.key("proxy_protocol"), report);
-    let tls = tls(raw.tls.as_ref(), base, reads_files, report);
+    let tls = tls(raw, base, reads_files, report);
     let limits = limits(raw, &at, report);
     Some(Config {
         listen: listen?,
@@ -78,6 +78,7 @@ pub(super) fn proxy(
         trusted_proxies: trusted_proxies?,
         proxy_protocol: proxy_protocol?,
         tls: tls?,
+        http2: raw.http2,
         routes,
         settings,
         locksmith: Arc::clone(locksmith?),
@@ -88,9 +89,10 @@ pub(super) fn proxy(
 
 /// Reads the files for HTTPS, so that what is wrong with them is told with everything else; commands that serve nobody leave
 /// them alone. `None` where a mistake was reported.
-fn tls(raw: Option<&raw::Tls>, base: &Path, reads_files: bool, report: &mut Report) -> Option<Option<tls::Server>> {
+fn tls(raw: &raw::Proxy, base: &Path, reads_files: bool, report: &mut Report) -> Option<Option<tls::Server>> {
     let at = OptionPath::of(["proxy", "tls"]);
-    let Some(raw) = raw else { return Some(None) };
+    let http2 = raw.http2;
+    let Some(raw) = &raw.tls else { return Some(None) };
     if raw.client_auth.is_some() && raw.client_ca.is_none() {
         report.mistake(&at.key("client_auth"), "needs client_ca, the roots of the certificates that clients must have");
         return None;
@@ -99,7 +101,7 @@ fn tls(raw: Option<&raw::Tls>, base: &Path, reads_files: bool, report: &mut Repo
     if !reads_files {
         return Some(None);
     }
-    match tls::Server::load(&files, false) {
+    match tls::Server::load(&files, http2) {
         Ok(server) => Some(Some(server)),
         Err(error) => {
             let options = ["certificate", "key", "client_ca"].into_iter().zip(files.paths());
@@ -169,16 +171,20 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
     let mut above_zero = |name: &str, raw| report.take(&at.key(name), values::time_above_zero(raw));
     let handshake_timeout = above_zero("handshake", &raw.timeouts.handshake);
     let head_timeout = above_zero("head", &raw.timeouts.head);
+    let body_timeout = above_zero("body", &raw.timeouts.body);
     let idle_timeout = above_zero("idle", &raw.timeouts.idle);
     let connect_timeout = above_zero("connect", &raw.timeouts.connect);
     let response_timeout = above_zero("response", &raw.timeouts.response);
     let tunnel_timeout = above_zero("tunnel", &raw.timeouts.tunnel);
     let upstream_idle_timeout = report.take(&at.key("upstream_idle"), values::time(&raw.timeouts.upstream_idle));
+    let request_timeout = report.take(&at.key("request"), values::time(&raw.timeouts.request));
     let drain_timeout = report.take(&at.key("drain"), values::time(&raw.timeouts.drain));
     let drain_delay = report.take(&at.key("drain_delay"), values::time(&raw.timeouts.drain_delay));
     Some(Limits {
         handshake_timeout: handshake_timeout?,
         head_timeout: head_timeout?,
+        body_timeout: body_timeout?,
+        request_timeout: request_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,

@@ -74,6 +74,8 @@ pub(crate) struct Proxy {
     pub(crate) proxy_protocol: Vec<String>,
     /// HTTPS: then clients speak TLS on this port. Without this section they speak plain HTTP.
     pub(crate) tls: Option<Tls>,
+    /// Whether clients may speak HTTP/2: agreed on in TLS, or in the clear by those that know.
+    pub(crate) http2: bool,
     /// What is done about paths that servers read differently, such as `/a/../b` or `/a%2fb`.
     pub(crate) paths: Paths,
     /// How long things may take. Each is a number with a unit: `500ms`, `10s`, `5m`, `1h`.
@@ -95,6 +97,7 @@ impl Default for Proxy {
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
             tls: None,
+            http2: true,
             paths: Paths::Strict,
             timeouts: Timeouts::default(),
             max_head: Size::Text("32KiB".to_owned()),
@@ -209,6 +212,10 @@ pub(crate) struct Timeouts {
     pub(crate) handshake: Time,
     /// For a whole request head, from its first byte.
     pub(crate) head: Time,
+    /// For the client in the middle of a request, to send the next bytes of its body or to read on in its answer.
+    pub(crate) body: Time,
+    /// For a whole request, to the end of its answer. `0s` is as long as it takes.
+    pub(crate) request: Time,
     /// Between two requests of a connection.
     pub(crate) idle: Time,
     /// For a connection to the upstream.
@@ -230,6 +237,8 @@ impl Default for Timeouts {
         Self {
             handshake: Time::new("10s"),
             head: Time::new("10s"),
+            body: Time::new("60s"),
+            request: Time::new("0s"),
             idle: Time::new("75s"),
             connect: Time::new("2s"),
             response: Time::new("60s"),

@@ -66,6 +66,8 @@ fn what_is_left_out_is_as_the_example_says() {
         crate::proxy::Limits {
             handshake_timeout: seconds(10),
             head_timeout: seconds(10),
+            body_timeout: seconds(60),
+            request_timeout: seconds(0),
             idle_timeout: seconds(75),
             connect_timeout: seconds(2),
             response_timeout: seconds(60),

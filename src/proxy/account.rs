@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{Method, Uri};
 
-use super::watch::Doing;
+use super::watch::Watch;
 use super::{Refusal, Session};
 use crate::auth::credential::Form;
 use crate::auth::decision::{Denial, Permit};
@@ -21,6 +21,8 @@ const CLIENT_LEFT: u16 = 499;
 /// One request. Dropping it, however the request ended, settles it.
 pub(super) struct Account {
     pub(super) session: Arc<Session>,
+    /// The notes of its stream; without one, those of the connection are its own.
+    stream: Option<Arc<Watch>>,
     started: Instant,
     /// When the decision was made; a denial has ended by then.
     decided: Duration,
@@ -56,11 +58,16 @@ impl Line {
 }
 
 impl Account {
-    pub(super) fn open(session: Arc<Session>, line: Option<Box<Line>>) -> Self {
-        session.watch.enter(Doing::Work);
+    pub(super) fn open(session: Arc<Session>, stream: Option<Arc<Watch>>, line: Option<Box<Line>>) -> Self {
+        session.watch.begin();
         session.shared.metrics.proxy.in_flight.inc();
         let outcome = Outcome::Failure(Failure::BadRequest);
-        Self { session, started: Instant::now(), decided: Duration::ZERO, outcome, status: CLIENT_LEFT, line }
+        Self { session, stream, started: Instant::now(), decided: Duration::ZERO, outcome, status: CLIENT_LEFT, line }
+    }
+
+    /// Where it is noted whom the request waits for.
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        self.stream.as_ref().unwrap_or(&self.session.watch)
     }
 
     /// When the request's head had been read.
@@ -77,7 +84,7 @@ impl Account {
         };
         self.decided = self.started.elapsed();
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
-        self.session.watch.hold(decision.as_ref().ok().and_then(Permit::digest));
+        self.watch().hold(decision.as_ref().ok().and_then(Permit::digest));
         if let Some(line) = &mut self.line {
             line.note(decision, client, view);
         }
@@ -117,12 +124,12 @@ fn plain(method: &Method) -> &str {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Some(denial) = self.session.watch.withdrawn() {
+        if let Some(denial) = self.watch().withdrawn() {
             self.withdrawn(denial);
         }
         let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
-        self.session.watch.enter(Doing::Idle);
-        self.session.watch.hold(None);
+        self.watch().hold(None);
+        self.session.watch.end();
         self.session.shared.metrics.proxy.in_flight.dec();
         self.session.shared.metrics.proxy.request(self.outcome, self.status, took);
         if let Some(line) = self.line.take().filter(|_| self.session.shared.access.wants(self.outcome)) {

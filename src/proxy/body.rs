@@ -8,6 +8,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::account::Account;
 use super::upstream::Lease;
+use super::watch::Doing;
 use crate::telemetry::metrics::Failure;
 
 /// What the client is sent. Its end, whole or not, is the end of the request.
@@ -71,6 +72,10 @@ impl Body for ReplyBody {
             }
             Poll::Ready(None | Some(Ok(_))) => this.content.give_back_if_ended(),
             Poll::Pending => {}
+        }
+        // Until it is asked for more, the client is reading; and from then on it is the upstream that takes its time.
+        if let Some(account) = &this.account {
+            account.watch().enter(if frame.is_pending() { Doing::Work } else { Doing::Body });
         }
         frame
     }

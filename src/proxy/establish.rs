@@ -1,5 +1,5 @@
-//! From a socket to a connection that carries requests: what a balancer says of the client, then TLS. All of it has one time
-//! limit, and nothing of it costs anything once requests flow.
+//! From a socket to a connection that carries requests: what a balancer says of the client, then TLS, then which HTTP it is.
+//! All of it has a time limit, and nothing of it costs anything once requests flow.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,15 +46,21 @@ pub(super) async fn run(mut arrival: Arrival, socket: TcpStream) {
         return arrival.end(ending);
     }
     let shared = arrival.current.shared.clone();
+    // The futures in boxes are large; those who speak plain HTTP/1 do not carry them about.
     match &shared.tls {
-        None => connection::http1(arrival, stream).await,
-        // Its future is large; those that speak no TLS do not carry it about.
         Some(tls) => Box::pin(run_secure(arrival, stream, tls)).await,
+        None if shared.http2 => match attempt(&arrival.link.watch, speaks_http2(&mut stream)).await {
+            Some(false) => connection::http1(arrival, stream).await,
+            Some(true) => Box::pin(connection::http2(arrival, stream)).await,
+            None => {}
+        },
+        None => connection::http1(arrival, stream).await,
     }
 }
 
 async fn run_secure(mut arrival: Arrival, stream: ReadAhead, tls: &tls::Server) {
     match secure(&mut arrival, stream, tls).await {
+        Ok(accepted) if accepted.is_http2 => Box::pin(connection::http2(arrival, accepted.stream)).await,
         Ok(accepted) => connection::http1(arrival, accepted.stream).await,
         Err(ending) => arrival.end(ending),
     }
@@ -88,6 +94,23 @@ async fn client_in_header(stream: &mut ReadAhead) -> Result<Option<IpAddr>, Endi
             Ok(0) if stream.ahead().is_empty() => return Err(Ending::Left),
             Ok(0) => return Err(Ending::Refused(Refused::ProxyProtocol)),
             Err(_) => return Err(Ending::Left),
+        }
+    }
+}
+
+/// What HTTP/2 begins with; no request of HTTP/1 does (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a client speaks HTTP/2 without having asked for it. Nearly all that do not show it in their first byte.
+async fn speaks_http2(stream: &mut ReadAhead) -> bool {
+    loop {
+        let seen = stream.ahead().len().min(PREFACE.len());
+        if stream.ahead()[..seen] != PREFACE[..seen] {
+            return false;
+        }
+        // Whoever breaks off here is left to those who read HTTP/1: they know what to do.
+        if seen == PREFACE.len() || !matches!(stream.more().await, Ok(1..)) {
+            return seen == PREFACE.len();
         }
     }
 }

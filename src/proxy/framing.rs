@@ -44,7 +44,8 @@ fn has_plain_target<B>(request: &Request<B>) -> bool {
     authority_fits && path_fits
 }
 
-/// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2).
+/// One valid `Host`, which HTTP/1.1 requires (RFC 9112 section 3.2). In HTTP/2 the host is in the target, and a `Host` beside
+/// it must agree (RFC 9113 section 8.3.1).
 fn has_one_host<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let hosts = headers.get_all(HOST);
@@ -53,7 +54,15 @@ fn has_one_host<B>(request: &Request<B>) -> bool {
         Some(host) => host.as_bytes().iter().all(|byte| !NOT_IN_HOST[usize::from(*byte)]),
         None => request.version() == Version::HTTP_10 || request.uri().authority().is_some(),
     };
-    host_fits && hosts.next().is_none()
+    host_fits && hosts.next().is_none() && has_no_second_authority(request)
+}
+
+fn has_no_second_authority<B>(request: &Request<B>) -> bool {
+    request.version() != Version::HTTP_2
+        || match (request.uri().authority(), request.headers().get(HOST)) {
+            (Some(authority), Some(host)) => host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
+            (Some(_), None) | (None, _) => true,
+        }
 }
 
 /// One plain decimal `Content-Length`, or exactly `chunked` in HTTP/1.1 (reliability catalogue 48 to 51).
@@ -122,6 +131,11 @@ mod tests {
             check("GET", target, V11, &[("host", "a")], BAD);
         }
         check("OPTIONS", "*", V11, &[("host", "a")], None);
+        check("GET", "http://a/x", Version::HTTP_2, &[], None);
+        check("GET", "http://a/x", Version::HTTP_2, &[("host", "A")], None);
+        check("GET", "http://a/x", Version::HTTP_2, &[("host", "b")], BAD);
+        check("GET", "/x", Version::HTTP_2, &[("host", "a")], None);
+        check("GET", "/x", Version::HTTP_2, &[], BAD);
         assert!([Method::CONNECT, Method::TRACE].iter().all(|method| is_refused(method).is_some()));
         assert_eq!(is_refused(&Method::OPTIONS), None);
         check(

@@ -28,6 +28,8 @@ pub struct Config {
     pub proxy_protocol: Networks,
     /// For HTTPS; `None` where clients speak plain HTTP.
     pub tls: Option<tls::Server>,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Which requests need what.
     pub routes: Routes,
     /// What else is set for each route, the default route's last.
@@ -97,6 +99,10 @@ pub enum IdentityValue {
 pub struct Limits {
     /// For all that comes before the first request: the PROXY protocol's header, the TLS handshake.
     pub handshake_timeout: Duration,
+    /// For the client in the middle of a request, to send or to read the next bytes.
+    pub body_timeout: Duration,
+    /// For a whole request; zero is as long as it takes.
+    pub request_timeout: Duration,
     /// For a whole request head, from its first byte.
     pub head_timeout: Duration,
     /// Between two requests of a connection.
@@ -122,6 +128,8 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn of_clients(&self) -> WaitLimits {
-        WaitLimits { idle: self.idle_timeout, head: self.head_timeout, handshake: self.handshake_timeout }
+        let request = if self.request_timeout.is_zero() { Duration::MAX } else { self.request_timeout };
+        let (idle, head) = (self.idle_timeout, self.head_timeout);
+        WaitLimits { idle, head, handshake: self.handshake_timeout, body: self.body_timeout, request }
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
@@ -68,7 +68,7 @@ struct Connection {
     watch: Arc<Watch>,
 }
 
-/// A client's body on its way to the upstream; it notes that it gets on.
+/// A client's body on its way to the upstream; it notes that it gets on, and who is waited for.
 pub(super) struct Upload {
     body: Incoming,
     watch: Option<Arc<Watch>>,
@@ -80,17 +80,28 @@ impl Upload {
     }
 }
 
+/// Notes who is waited for in an upload: the client for more of it, or else the upstream. An answer may have begun before the
+/// upload has ended; it takes as long as it takes.
+fn wait_for(watch: &Watch, client: bool) {
+    let (is_clients_turn, is_upstreams_turn) = (watch.is(Doing::Body), watch.is(Doing::Head));
+    // The client has no more time for having been asked again.
+    if client && is_upstreams_turn {
+        watch.enter(Doing::Body);
+    } else if !client && (is_clients_turn || is_upstreams_turn) {
+        watch.enter(Doing::Head);
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // An answer may have begun before the upload has ended; it takes as long as it takes.
-        if let Some(watch) = self.watch.as_ref().filter(|watch| watch.is(Doing::Head)) {
-            watch.enter(Doing::Head);
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(watch) = &self.watch {
+            wait_for(watch, frame.is_pending());
         }
-        Poll::Ready(frame)
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -243,7 +254,7 @@ impl Upstream {
         builder.writev(false).allow_obsolete_multiline_headers_in_responses(true);
         let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
         let (idle, head) = (self.limits.upstream_idle_timeout, self.limits.response_timeout);
-        let limits = WaitLimits { idle, head, ..WaitLimits::NONE };
+        let limits = WaitLimits { idle, head, body: self.limits.body_timeout, ..WaitLimits::NONE };
         let watch = self.sweeper.watch(limits);
         let watched = watch.clone();
         tokio::spawn(async move { drive(&watched, connection.with_upgrades(), |_| ()).await });
@@ -266,7 +277,7 @@ async fn dial(authority: &str) -> io::Result<TcpStream> {
 /// Why an exchange that had begun came to nothing.
 fn failure(connection: &Connection, error: &hyper::Error) -> Failure {
     if connection.watch.was_closed() {
-        return Failure::Timeout;
+        return if connection.watch.is(Doing::Body) { Failure::ClientTimeout } else { Failure::Timeout };
     }
     // What hyper calls the user's fault is the client's: its body broke off, or is no body.
     if error.is_user() {

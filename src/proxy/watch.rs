@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
@@ -34,15 +34,19 @@ pub(super) enum Doing {
     Handshake = 3,
     /// Nothing of its own any more: a tunnel has taken over.
     Gone = 4,
+    /// It waits for the client in the middle of a request: for more of its body, or until it reads on.
+    Body = 5,
 }
 
 /// What a connection is asked to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
+    /// To take no more requests, if it can say so without losing any.
+    Leave = 1,
     /// To finish what it is doing, and close.
-    Finish = 1,
+    Finish = 2,
     /// To close.
-    Close = 2,
+    Close = 3,
 }
 
 /// How long a connection may do what takes no effort.
@@ -51,17 +55,42 @@ pub(super) struct WaitLimits {
     pub(super) idle: Duration,
     pub(super) head: Duration,
     pub(super) handshake: Duration,
+    pub(super) body: Duration,
+    /// For a request as a whole, whatever it waits for.
+    pub(super) request: Duration,
 }
 
 impl WaitLimits {
     /// No limits at all.
-    pub(super) const NONE: Self = Self { idle: Duration::MAX, head: Duration::MAX, handshake: Duration::MAX };
+    pub(super) const NONE: Self = Self {
+        idle: Duration::MAX,
+        head: Duration::MAX,
+        handshake: Duration::MAX,
+        body: Duration::MAX,
+        request: Duration::MAX,
+    };
 }
 
-/// One connection's notes.
+/// What took too long in the middle of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The client, to send or to read.
+    Body,
+    /// The request as a whole.
+    Request,
+}
+
+/// One connection's notes, or those of one stream of HTTP/2. Only its worker's thread writes them, so no write has to be one
+/// with the read before it.
 pub(super) struct Watch {
     /// What it is doing (upper 3 bits), and since when by the coarse clock, in milliseconds.
     doing: AtomicU64,
+    /// How many requests are in progress.
+    requests: AtomicU32,
+    /// When the last of them began.
+    began: AtomicU64,
+    /// Whether any number of requests may be in progress, and the client can be told to go.
+    is_http2: AtomicBool,
     signal: AtomicU8,
     waker: OnceLock<Waker>,
     /// What was presented for what is in flight, as long as it is.
@@ -132,7 +161,7 @@ impl Watch {
     }
 
     fn send(&self, signal: Signal) {
-        if signal == Signal::Close && self.is(Doing::Work) {
+        if signal == Signal::Close && (self.is(Doing::Work) || self.is(Doing::Body)) {
             self.cut.store(true, Relaxed);
         }
         self.signal.fetch_max(signal as u8, Relaxed);
@@ -141,16 +170,61 @@ impl Watch {
         }
     }
 
-    fn is_overdue(&self, now: u64) -> bool {
-        let doing = self.doing.load(Relaxed);
-        let limit = match doing >> TIME_BITS {
-            0 => self.limits.idle,
-            1 => self.limits.head,
-            3 => self.limits.handshake,
-            _ => return false,
+    /// Notes that a request begins.
+    pub(super) fn begin(&self) {
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.began.store(self.clock.load(Relaxed), Relaxed);
+        self.enter(Doing::Work);
+    }
+
+    /// Notes that a request has ended.
+    pub(super) fn end(&self) {
+        let left = self.requests.load(Relaxed).saturating_sub(1);
+        self.requests.store(left, Relaxed);
+        if left == 0 {
+            self.enter(Doing::Idle);
+        }
+    }
+
+    /// Notes that this is a connection of HTTP/2, of which each stream has notes of its own.
+    pub(super) fn speaks_http2(&self) {
+        self.is_http2.store(true, Relaxed);
+        self.enter(Doing::Head);
+    }
+
+    /// Notes that bytes went to the client. The end of an answer may still be on its way to a slow one when the request has
+    /// long been settled.
+    fn wrote(&self) {
+        let doing = self.doing.load(Relaxed) >> TIME_BITS;
+        if doing == Doing::Idle as u64 && !self.is_http2.load(Relaxed) {
+            self.enter(Doing::Idle);
+        } else if doing == Doing::Body as u64 {
+            self.enter(Doing::Body);
+        }
+    }
+
+    /// What is to be done about it, if it has done what it does for too long.
+    fn overdue(&self, now: u64) -> Option<(Signal, Option<Late>)> {
+        let (doing, limits) = (self.doing.load(Relaxed), &self.limits);
+        // The clock that a note was made by may have been a sweep behind.
+        let is_over = |since: u64, limit: Duration| {
+            u128::from(now.saturating_sub(since)) > limit.saturating_add(SWEEP).as_millis()
         };
-        // The clock that the note was made by may have been a sweep behind.
-        u128::from(now.saturating_sub(doing & TIME)) > limit.saturating_add(SWEEP).as_millis()
+        let waits = |limit: Duration| is_over(doing & TIME, limit);
+        let is_http2 = self.is_http2.load(Relaxed);
+        let close = |late| Some((Signal::Close, late));
+        match doing >> TIME_BITS {
+            // It is told first: a request that is on its way right now is then not lost.
+            0 if is_http2 && !waits(limits.idle.saturating_mul(2)) => {
+                waits(limits.idle).then_some((Signal::Finish, None))
+            }
+            0 if waits(limits.idle) => close(None),
+            1 if waits(limits.head) => close(None),
+            3 if waits(limits.handshake) => close(None),
+            5 if waits(limits.body) => close(Some(Late::Body)),
+            2 | 5 if !is_http2 && is_over(self.began.load(Relaxed), limits.request) => close(Some(Late::Request)),
+            _ => None,
+        }
     }
 }
 
@@ -195,6 +269,9 @@ impl Sweeper {
             judged: AtomicU64::default(),
             withdrawn: AtomicU8::default(),
             cut: AtomicBool::default(),
+            requests: AtomicU32::default(),
+            began: AtomicU64::default(),
+            is_http2: AtomicBool::default(),
             limits,
             clock: self.clock.clone(),
         });
@@ -213,8 +290,8 @@ impl Sweeper {
         self.lock().iter().filter_map(Weak::upgrade).for_each(look);
     }
 
-    /// Sweeps for ever. `also` is called each time.
-    pub(super) async fn run(&self, mut also: impl FnMut()) {
+    /// Sweeps for ever. `also` is called each time, `late` for each request that is ended.
+    pub(super) async fn run(&self, mut also: impl FnMut(), late: impl Fn(Late)) {
         loop {
             tokio::time::sleep(SWEEP).await;
             let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(TIME) & TIME;
@@ -222,8 +299,9 @@ impl Sweeper {
             self.set_wall();
             self.lock().retain(|watch| match watch.upgrade() {
                 Some(watch) => {
-                    if watch.is_overdue(now) {
-                        watch.send(Signal::Close);
+                    if let Some((signal, what)) = watch.overdue(now).filter(|_| !watch.was_closed()) {
+                        what.into_iter().for_each(&late);
+                        watch.send(signal);
                     }
                     true
                 }
@@ -241,6 +319,11 @@ impl Sweeper {
 
 /// Drives a connection until it ends or is told to close. `finish` is called once when it is asked to finish.
 pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl Fn(Pin<&mut C>)) {
+    drive_from(Signal::Finish, watch, connection, finish).await;
+}
+
+/// The same; it is asked to finish already by this signal.
+pub(super) async fn drive_from<C: Future>(first: Signal, watch: &Watch, connection: C, finish: impl Fn(Pin<&mut C>)) {
     let mut connection = pin!(connection);
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
@@ -249,7 +332,7 @@ pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl 
         if signal == Signal::Close as u8 {
             return Poll::Ready(());
         }
-        if signal == Signal::Finish as u8 && !finishing {
+        if signal >= first as u8 && !finishing {
             finishing = true;
             finish(connection.as_mut());
         }
@@ -258,28 +341,29 @@ pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl 
     .await;
 }
 
-/// Waits for something that may be given up at any time: any signal ends it, and then there is nothing.
+/// Waits for something that may be given up at any time, and then there is nothing.
 pub(super) async fn attempt<F: Future>(watch: &Watch, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx: &mut Context<'_>| {
         watch.waker.get_or_init(|| cx.waker().clone());
-        match watch.signal.load(Relaxed) {
-            0 => future.as_mut().poll(cx).map(Some),
-            _ => Poll::Ready(None),
+        match watch.signal.load(Relaxed) >= Signal::Finish as u8 {
+            true => Poll::Ready(None),
+            false => future.as_mut().poll(cx).map(Some),
         }
     })
     .await
 }
 
-/// A client's socket that notes the first bytes of a request, and shows all of them to the guard.
+/// A client's socket that notes what passes. HTTP/1 has a guard that sees all that comes, and the first bytes after a rest
+/// are those of a head; in HTTP/2 they can be anything.
 pub(super) struct WatchedSocket<S> {
     socket: S,
     watch: Arc<Watch>,
-    guard: HeadGuard,
+    guard: Option<HeadGuard>,
 }
 
 impl<S> WatchedSocket<S> {
-    pub(super) fn new(socket: S, watch: Arc<Watch>, guard: HeadGuard) -> Self {
+    pub(super) fn new(socket: S, watch: Arc<Watch>, guard: Option<HeadGuard>) -> Self {
         Self { socket, watch, guard }
     }
 }
@@ -289,8 +373,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        if result.is_ready() {
-            this.guard.follow(&buffer.filled()[before..]);
+        if let (true, Some(guard)) = (result.is_ready(), &mut this.guard) {
+            guard.follow(&buffer.filled()[before..]);
             if this.watch.is(Doing::Idle) {
                 this.watch.enter(Doing::Head);
             }
@@ -302,9 +386,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        // The end of an answer may still be on its way to a slow client when the request has long been settled.
-        if result.is_ready() && self.watch.is(Doing::Idle) {
-            self.watch.enter(Doing::Idle);
+        if result.is_ready() {
+            self.watch.wrote();
         }
         result
     }
@@ -327,7 +410,7 @@ mod tests {
         let watch = sweeper.watch(limits);
         watch.enter(doing);
         tokio::select! {
-            () = sweeper.run(|| ()) => unreachable!("it sweeps for ever"),
+            () = sweeper.run(|| (), |_| ()) => unreachable!("it sweeps for ever"),
             () = drive(&watch, std::future::pending::<()>(), |_| ()) => false,
             () = tokio::time::sleep(wait) => true,
         }
@@ -338,14 +421,18 @@ mod tests {
         let (short, long, wait) = (Duration::from_millis(100), Duration::from_secs(60), Duration::from_millis(900));
         let none = WaitLimits::NONE;
         assert!(!outlives(Doing::Idle, WaitLimits { idle: short, ..none }, wait).await);
-        assert!(outlives(Doing::Idle, WaitLimits { idle: long, head: short, handshake: short }, wait).await);
+        let all_but = |idle, body, request| WaitLimits { idle, head: short, handshake: short, body, request };
+        assert!(outlives(Doing::Idle, all_but(long, short, short), wait).await);
         assert!(!outlives(Doing::Head, WaitLimits { head: short, ..none }, wait).await);
         assert!(!outlives(Doing::Handshake, WaitLimits { handshake: short, ..none }, wait).await);
-        assert!(outlives(Doing::Work, WaitLimits { idle: short, head: short, handshake: short }, wait).await);
+        assert!(!outlives(Doing::Body, WaitLimits { body: short, ..none }, wait).await);
+        assert!(!outlives(Doing::Body, WaitLimits { request: short, ..none }, wait).await);
+        assert!(!outlives(Doing::Work, WaitLimits { request: short, ..none }, wait).await);
+        assert!(outlives(Doing::Work, all_but(short, short, long), wait).await);
     }
 
     #[tokio::test]
-    async fn what_may_be_given_up_ends_with_any_signal() {
+    async fn what_may_be_given_up_ends_when_it_is_asked_to() {
         let sweeper = Sweeper::default();
         let watch = sweeper.watch(WaitLimits::NONE);
         assert_eq!(attempt(&watch, async { 7 }).await, Some(7));

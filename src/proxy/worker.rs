@@ -13,7 +13,7 @@ use super::establish::{self, Arrival, Link};
 use super::request_id::{RequestId, RequestIds};
 use super::revocation::Judged;
 use super::upstream::Upstream;
-use super::watch::{Signal, Sweeper};
+use super::watch::{Late, Signal, Sweeper};
 use super::{Live, Shared};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::telemetry::metrics::Metrics;
@@ -93,6 +93,7 @@ impl Worker {
 
     async fn drain(&self, limit: Duration) {
         self.draining.store(true, Relaxed);
+        self.sweeper.send_all(Signal::Leave);
         if self.all_closed(IDLE_GRACE.min(limit)).await {
             return;
         }
@@ -121,7 +122,8 @@ pub(super) async fn run(
             current.upstream.prune();
             judged.sweep(&sweeping.sweeper, &current.shared);
         };
-        sweeping.sweeper.run(each_time).await;
+        let late = |late| sweeping.current().shared.metrics.proxy.client_late(late == Late::Request);
+        sweeping.sweeper.run(each_time, late).await;
     });
     // The acceptor drops its end when it stops: what it still has handed over comes first.
     while let Some((socket, peer)) = accepted.recv().await {

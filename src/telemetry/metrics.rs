@@ -16,6 +16,9 @@ use crate::auth::decision::Denial;
 /// The Content-Type of an exposition; Prometheus 3 refuses a scrape with any other spelling.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The limits on a request in progress, as labels.
+const CLIENT_LIMITS: [&str; 2] = ["body", "request"];
+
 /// Metrics of the data plane: handles are looked up once, not per request.
 pub struct ProxyMetrics {
     requests: Vec<IntCounter>,
@@ -33,6 +36,7 @@ pub struct ProxyMetrics {
     /// Connections accepted.
     pub connections: IntCounter,
     connections_refused: IntCounterVec,
+    client_timeouts: IntCounterVec,
     /// When the certificate for clients expires; 0 without one.
     pub certificate_expiry: Gauge,
     /// Panics that took a connection down.
@@ -68,6 +72,11 @@ impl ProxyMetrics {
     /// What was permitted has been ended for this.
     pub fn stream_ended(&self, denial: Denial) {
         self.streams_ended.with_label_values(&[denial.label()]).inc();
+    }
+
+    /// A request is ended in the middle: as a whole it took too long, or else the client did to send or to read.
+    pub fn client_late(&self, as_a_whole: bool) {
+        self.client_timeouts.with_label_values(&[CLIENT_LIMITS[usize::from(as_a_whole)]]).inc();
     }
 
     /// A request failed; if it was the upstream's doing, it counts there too.
@@ -154,29 +163,8 @@ impl Metrics {
 }
 
 fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
-    let requests = IntCounterVec::new(
-        Opts::new("keyward_requests_total", "Requests by decision, reason and class of the status"),
-        &["decision", "reason", "code"],
-    )?;
-    registry.register(Box::new(requests.clone()))?;
-    let errors = IntCounterVec::new(
-        Opts::new("keyward_upstream_errors_total", "Requests that the upstream failed, by kind"),
-        &["kind"],
-    )?;
-    registry.register(Box::new(errors.clone()))?;
-    Failure::UPSTREAM.iter().for_each(|failure| errors.with_label_values(&[failure.label()]).reset());
-    let refused = IntCounterVec::new(
-        Opts::new("keyward_connections_refused_total", "Connections closed before their first request, by reason"),
-        &["reason"],
-    )?;
-    registry.register(Box::new(refused.clone()))?;
-    Refused::LABELS.iter().for_each(|label| refused.with_label_values(&[label]).reset());
-    let series =
-        Outcome::all().flat_map(|outcome| CODES.map(|code| [outcome.decision().label(), outcome.reason(), code]));
-    let requests: Vec<IntCounter> = series.map(|labels| requests.with_label_values(&labels)).collect();
-    debug_assert_eq!(requests.len(), Outcome::COUNT * CODES.len());
     Ok(ProxyMetrics {
-        requests,
+        requests: requests(registry)?,
         request_duration: by_decision(
             registry,
             "keyward_request_duration_seconds",
@@ -194,13 +182,34 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
             "keyward_upstream_request_duration_seconds",
             "From forwarding a request to the head of the upstream's answer",
         )?,
-        upstream_errors: errors,
-        streams_ended: streams_ended(registry)?,
+        upstream_errors: counters(
+            registry,
+            ("keyward_upstream_errors_total", "Requests that the upstream failed, by kind"),
+            "kind",
+            Failure::UPSTREAM.map(Failure::label),
+        )?,
+        streams_ended: counters(
+            registry,
+            ("keyward_streams_ended_total", "Requests ended because their key was no longer good"),
+            "reason",
+            WITHDRAWN.map(Denial::label),
+        )?,
         in_flight: gauge(registry, "keyward_requests_in_flight", "Requests being served")?,
         connections_open: gauge(registry, "keyward_connections_open", "Open connections of clients")?,
         tunnels_open: gauge(registry, "keyward_tunnels_open", "Open WebSockets")?,
         connections: counter(registry, "keyward_connections_total", "Connections accepted")?,
-        connections_refused: refused,
+        connections_refused: counters(
+            registry,
+            ("keyward_connections_refused_total", "Connections closed before their first request, by reason"),
+            "reason",
+            Refused::LABELS,
+        )?,
+        client_timeouts: counters(
+            registry,
+            ("keyward_client_timeouts_total", "Requests ended in the middle because they took too long, by limit"),
+            "limit",
+            CLIENT_LIMITS,
+        )?,
         certificate_expiry: float(
             registry,
             "keyward_tls_certificate_expiry_timestamp_seconds",
@@ -219,14 +228,31 @@ const WITHDRAWN: [Denial; 5] = [
     Denial::UnknownCredential,
 ];
 
-fn streams_ended(registry: &Registry) -> prometheus::Result<IntCounterVec> {
-    let ended = IntCounterVec::new(
-        Opts::new("keyward_streams_ended_total", "Requests ended because their key was no longer good"),
-        &["reason"],
+/// One counter for each way in which a request can end.
+fn requests(registry: &Registry) -> prometheus::Result<Vec<IntCounter>> {
+    let requests = IntCounterVec::new(
+        Opts::new("keyward_requests_total", "Requests by decision, reason and class of the status"),
+        &["decision", "reason", "code"],
     )?;
-    registry.register(Box::new(ended.clone()))?;
-    WITHDRAWN.iter().for_each(|denial| ended.with_label_values(&[denial.label()]).reset());
-    Ok(ended)
+    registry.register(Box::new(requests.clone()))?;
+    let series =
+        Outcome::all().flat_map(|outcome| CODES.map(|code| [outcome.decision().label(), outcome.reason(), code]));
+    let requests: Vec<IntCounter> = series.map(|labels| requests.with_label_values(&labels)).collect();
+    debug_assert_eq!(requests.len(), Outcome::COUNT * CODES.len());
+    Ok(requests)
+}
+
+/// Counters of one name, each of which is there from the start.
+fn counters<const N: usize>(
+    registry: &Registry,
+    (name, help): (&str, &str),
+    label: &str,
+    values: [&str; N],
+) -> prometheus::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(counters.clone()))?;
+    values.iter().for_each(|value| counters.with_label_values(&[value]).reset());
+    Ok(counters)
 }
 
 fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {

@@ -163,13 +163,13 @@ fn an_upload_that_never_ends_holds_nobody_up() {
 #[test]
 fn an_upload_that_stops_is_given_up_in_time() {
     let upstream = Upstream::scripted(|turn| turn.answer(&ok("never")));
-    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { response: 1s } }");
+    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s, response: 1s } }");
     let mut client = keyward.connect();
     let head = format!("POST /film HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nContent-Length: 1000\r\n\r\n", key.value);
     client.send(head.as_bytes());
     client.send(b"not all of it");
     upstream.wait_for(1);
-    assert_eq!(client.response().status, 504);
+    assert_eq!(client.response().status, 408);
     assert!(client.is_closed(), "the rest of the body would be taken for a request");
     assert_eq!(upstream.take().len(), 1);
 }

@@ -3,6 +3,8 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod frames;
+pub(crate) mod http2;
 pub(crate) mod keyward;
 pub(crate) mod upstream;
 pub(crate) mod wire;

@@ -105,7 +105,7 @@ fn r69_a_handshake_that_does_not_go_on_is_ended() {
     assert!(silent.is_closed() && stalled.is_closed());
     let took = began.elapsed();
     assert!((Duration::from_millis(900)..Duration::from_millis(2500)).contains(&took), "{took:?}");
-    assert_eq!(keyward.metric("keyward_connections_refused_total{reason=\"timeout\"}"), 2.0);
+    until("both are counted", || keyward.metric("keyward_connections_refused_total{reason=\"timeout\"}") == 2.0);
 }
 
 #[test]
@@ -189,6 +189,21 @@ fn a_certificate_changes_and_connections_stay() {
     until("it was tried", || keyward.metric("keyward_config_reloads_total{result=\"failure\"}") >= 1.0);
     assert_eq!(curl(&keyward, &key, &[]).code, Some(0));
     let _ = upstream.take();
+}
+
+#[test]
+fn the_client_chooses_http_2_or_1() {
+    if tools::lacks(&["curl"]) {
+        return;
+    }
+    let (upstream, ca) = (Upstream::start(), Authority::new("root"));
+    for (more, asked, got) in [("", "--http2", " 2"), ("", "--http1.1", " 1.1"), ("http2: false", "--http2", " 1.1")] {
+        let (site, key) = site(&upstream, &ca, TLS, more);
+        let keyward = site.serve();
+        let curl = curl(&keyward, &key, &[asked, "-w", "%{http_code} %{http_version}"]);
+        assert!(curl.out.ends_with(&format!("200{got}")), "{asked} {more}: {}", curl.out);
+        assert_eq!(upstream.only().head.values("x-forwarded-proto"), ["https"]);
+    }
 }
 
 /// Not a test of ciphers: of what becomes of bytes after a good beginning.

@@ -34,6 +34,9 @@ fn wording(answer: Answer) -> Wording {
         }
         Answer::Failure(Failure::Unreachable) => ("bad_gateway", "Bad Gateway", "The server behind cannot be reached."),
         Answer::Failure(Failure::Broken) => ("bad_gateway", "Bad Gateway", "The server behind gave no usable answer."),
+        Answer::Failure(Failure::ClientTimeout) => {
+            ("request_timeout", "Request Timeout", "The request was not sent in time.")
+        }
         Answer::Failure(Failure::Timeout) => {
             ("gateway_timeout", "Gateway Timeout", "The server behind did not answer in time.")
         }
@@ -309,6 +312,7 @@ mod tests {
             (Answer::Denial(Denial::RateLimited), 429),
             (Answer::Failure(Failure::Unreachable), 502),
             (Answer::Failure(Failure::Timeout), 504),
+            (Answer::Failure(Failure::ClientTimeout), 408),
             (Answer::Failure(Failure::Stopping), 503),
         ] {
             let page = page(Format::Xml, answer, &deny);

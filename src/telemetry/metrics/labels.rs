@@ -30,19 +30,22 @@ pub enum Failure {
     Broken,
     /// The upstream did not answer in time.
     Timeout,
+    /// The client did not send its body in time.
+    ClientTimeout,
     /// The upstream cannot be reached or closed, and the process is stopping, as the upstream may be.
     Stopping,
 }
 
 impl Failure {
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::MethodRefused,
         Self::Unreachable,
         Self::Broken,
         Self::Timeout,
+        Self::ClientTimeout,
         Self::Stopping,
     ];
 
@@ -58,6 +61,7 @@ impl Failure {
             Self::Unreachable => "upstream_unreachable",
             Self::Broken => "upstream_broken",
             Self::Timeout => "upstream_timeout",
+            Self::ClientTimeout => "client_timeout",
             Self::Stopping => "stopping",
         }
     }

@@ -36,6 +36,7 @@ const ENDS: &[(&str, &str)] = &[
     ("error", "upstream_unreachable"),
     ("error", "upstream_broken"),
     ("error", "upstream_timeout"),
+    ("error", "client_timeout"),
     ("error", "stopping"),
 ];
 
