@@ -184,7 +184,7 @@ fn commands_on_keys_need_no_proxy_section() {
     assert_eq!(config.store, Location::Sqlite(folder.path().join("keys.db")));
     assert!(load(&path, &Overrides::default()).is_err());
 
-    let folder = folder_with(&format!("{NEEDED}proxy: {{ upstream: https://app }}\nlog: {{ level: loud }}\n"));
+    let folder = folder_with(&format!("{NEEDED}proxy: {{ upstream: ftp://app }}\nlog: {{ level: loud }}\n"));
     let mistakes = load_for_keys(&folder.path().join("keyward.yaml"), &Overrides::default()).err().unwrap();
     assert_eq!(mistakes.mistakes.len(), 2, "{mistakes}");
 }

@@ -10,6 +10,12 @@ const EXAMPLE: &str = include_str!("../../../config.example.yaml");
 fn load_example(text: &str) -> Config {
     let folder = folder_with(text);
     fs::rename(folder.path().join("pepper"), folder.path().join("keyward.pepper")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    for name in ["tls", "clients", "upstream-ca", "keyward"] {
+        fs::write(folder.path().join(format!("{name}.crt")), &certificate).unwrap();
+        fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
     load(&folder.path().join("keyward.yaml"), &Overrides::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
@@ -19,15 +25,16 @@ fn is_option(comment: &str) -> bool {
     name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
 }
 
-/// With every line that is commented out as an option, instead of what it would repeat.
+/// With every line that is commented out as an option, instead of what it would repeat. Its upstream is one by `https:`.
 pub(super) fn uncommented() -> String {
     let live = EXAMPLE.replace("\n  shapes: []", "\n").replace("\nroutes: []", "\n");
+    let live = live.replace("upstream: http://127.0.0.1:9000 ", "upstream: https://127.0.0.1:9000 ");
     let live = live.replace("inject: {} ", "inject: { header: { X-Scope: scope } } ");
     let lines = live.lines().map(|line| match line.split_once('#') {
         // An option that is commented out: within a section, or with all that is below it.
         Some(("", option)) if !option.starts_with(' ') || option.starts_with("  ") => option.to_owned(),
         Some((indent, option)) if !indent.is_empty() && indent.trim().is_empty() && is_option(option) => {
-            format!("{indent}{}", option.trim_start())
+            format!("{indent}{}", option.strip_prefix(' ').unwrap_or(option))
         }
         Some(_) | None => line.to_owned(),
     });

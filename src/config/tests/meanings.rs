@@ -53,8 +53,8 @@ fn values_without_meaning() {
         "4:20: proxy.upstream: is proxy.listen itself: requests would go round in a circle",
     );
     check_text(
-        &format!("{NEEDED}proxy: {{ upstream: https://app }}\n"),
-        "4:20: proxy.upstream: https upstreams are not supported by this version; use http:// or unix:",
+        &format!("{NEEDED}proxy: {{ upstream: https://app, upstream_tls: {{ certificate: a.crt }} }}\n"),
+        "4:62: proxy.upstream_tls.certificate: is of no use alone: certificate and key belong together",
     );
     check_text(
         &format!("{NEEDED}proxy: {{ upstream: http://app/api }}\n"),

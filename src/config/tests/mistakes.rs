@@ -105,9 +105,9 @@ fn unknown_options_are_named_with_advice() {
     );
     check("<<: { version: 1 }\n", "5:1: <<: there is no such option; merging is not supported, write the options out");
     check(
-        "tls: {}\nlog: { 1: x, true: y }\n",
+        "cache: {}\nlog: { 1: x, true: y }\n",
         concat!(
-            "5:1: tls: there is no such option; there are: admin, credentials, default_route, deny, identity_headers, \
+            "5:1: cache: there is no such option; there are: admin, credentials, default_route, deny, identity_headers, \
              keys, log, ",
             "ops, proxy, routes, store, sync, version\n",
             "6:8: log.1: there is no such option; there are: access, format, level\n",
