@@ -14,8 +14,9 @@ shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd corpus && printf '%s\n' *)
 
-# With --target, build scripts and macros are spared the counters.
-cargo build --locked --release --target "$host"
+# With --target, build scripts and macros are spared the counters. Not --locked: the dependencies of Keyward move on without
+# this folder.
+cargo build --release --target "$host"
 for target in "${targets[@]}"; do
   found="target/found/$target"
   mkdir -p "$found" "artifacts/$target"

@@ -374,7 +374,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
         if let (true, Some(guard)) = (result.is_ready(), &mut this.guard) {
-            guard.follow(&buffer.filled()[before..]);
+            // Behind a 101 there are no heads.
+            if !this.watch.is(Doing::Gone) {
+                guard.follow(&buffer.filled()[before..]);
+            }
             if this.watch.is(Doing::Idle) {
                 this.watch.enter(Doing::Head);
             }

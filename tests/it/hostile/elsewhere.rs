@@ -142,8 +142,10 @@ fn r67_what_never_ends_is_cut_off() {
     let (upstream, keyward, keys) = serve("");
     super::good_requests(&upstream, &keyward, &keys, "nothing");
     let before = keyward.memory();
-    let chunked =
-        format!("POST /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n", keys.key.value);
+    let chunked = format!(
+        "POST /broken HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        keys.key.value
+    );
     for (start, again) in [
         ("GET /", "a"),
         ("GET /x?", "a"),
