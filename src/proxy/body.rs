@@ -31,8 +31,11 @@ impl ReplyBody {
 
     /// The upstream's body. Its connection goes back to the pool when the body has been read to the end.
     pub(super) fn upstream(body: Incoming, lease: Lease, account: Account) -> Self {
+        let ended = body.is_end_stream();
         let mut content = Content::Upstream { body, lease: Some(lease) };
-        content.give_back_if_ended();
+        if ended {
+            content.give_back();
+        }
         Self { content, account: Some(account) }
     }
 
@@ -43,9 +46,9 @@ impl ReplyBody {
 }
 
 impl Content {
-    fn give_back_if_ended(&mut self) {
-        if let Self::Upstream { body, lease } = self
-            && body.is_end_stream()
+    /// All has been read.
+    fn give_back(&mut self) {
+        if let Self::Upstream { lease, .. } = self
             && let Some(lease) = lease.take()
         {
             lease.give_back();
@@ -63,15 +66,17 @@ impl Body for ReplyBody {
             Content::Page(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Upstream { body, .. } => body,
         };
-        let frame = Pin::new(body).poll_frame(cx);
+        let frame = Pin::new(&mut *body).poll_frame(cx);
         match &frame {
+            // A body in chunks does not know before that it has ended.
+            Poll::Ready(None) => this.content.give_back(),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || body.is_end_stream() => this.content.give_back(),
             Poll::Ready(Some(Err(_))) => {
                 if let Some(account) = &mut this.account {
                     account.failed(Failure::Broken);
                 }
             }
-            Poll::Ready(None | Some(Ok(_))) => this.content.give_back_if_ended(),
-            Poll::Pending => {}
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         // Until it is asked for more, the client is reading; and from then on it is the upstream that takes its time.
         if let Some(account) = &this.account {

@@ -191,6 +191,30 @@ fn bytes_behind_an_answer_are_no_answer() {
 
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
+/// Whole answers, each framed in another way.
+const WHOLE: &[&str] = &[
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n\r\n",
+    "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: x\r\n\r\n",
+];
+
+#[test]
+fn a_connection_is_kept_after_every_whole_answer() {
+    for answer in WHOLE {
+        let upstream = Upstream::scripted(|turn| turn.answer(answer.as_bytes()));
+        let (keyward, key) = serve(&upstream, "proxy: { workers: 1, timeouts: { upstream_idle: 60s } }");
+        let mut client = keyward.connect();
+        for _ in 0..5 {
+            client.exchange(&request("GET", "/x", &[("X-API-Key", &key.value)], b""));
+        }
+        assert_eq!(upstream.connections(), 1, "{answer:?}");
+    }
+}
+
 #[test]
 fn an_answer_may_come_before_the_end_of_an_upload() {
     let upstream = Upstream::scripted(|turn| {
