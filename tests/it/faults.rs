@@ -3,6 +3,7 @@
 
 mod matrix; // every fault, whatever the client does meanwhile
 mod stage; // the upstreams of the matrix
+mod storm; // thousands of requests, and no answer to the wrong one
 
 use std::net::{Shutdown, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -91,6 +91,7 @@ struct Memory {
     arrived: Condvar,
     connections: AtomicUsize,
     stopped: AtomicBool,
+    forgets: AtomicBool,
 }
 
 impl Upstream {
@@ -102,6 +103,13 @@ impl Upstream {
     /// Answers as told.
     pub(crate) fn scripted(script: impl Fn(&mut Turn<'_>) -> io::Result<After> + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), script)
+    }
+
+    /// Answers as told, and remembers nothing: for more requests than there is memory for.
+    pub(crate) fn forgetful(script: impl Fn(&mut Turn<'_>) -> io::Result<After> + Send + Sync + 'static) -> Self {
+        let upstream = Self::scripted(script);
+        upstream.memory.forgets.store(true, SeqCst);
+        upstream
     }
 
     /// Answers as told, at a certain address.
@@ -245,6 +253,9 @@ fn reset(wire: Wire) {
 impl Memory {
     fn remember(&self, head: Head, connection: usize) -> usize {
         let mut received = self.received.lock().unwrap();
+        if self.forgets.load(SeqCst) {
+            return usize::MAX;
+        }
         received.push(Received { head, body: Body::default(), connection });
         self.arrived.notify_all();
         received.len() - 1
