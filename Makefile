@@ -10,6 +10,7 @@ help: ## this list
 
 .PHONY: test
 test: export KEYWARD_REQUIRE_TOOLS := 1
+test: export PATH := $(PATH):/usr/sbin:/sbin
 test: ## everything that must hold, nothing skipped: a missing tool is a failure
 	tests/setup.sh
 	cargo fmt --check

@@ -4,7 +4,7 @@
 # With arguments of the form program:package it installs those instead.
 set -euo pipefail
 
-# A program the tests call, and the package that has it.
+# A program (or a file) the tests call, and the package that has it.
 needs=(
   icecast2:icecast2     # an old XML server, as the upstream that is never modified
   promtool:prometheus   # judges /metrics and the alert rules
@@ -13,6 +13,11 @@ needs=(
   openssl:openssl       # a TLS client that keeps its connection
   pgrep:procps          # looks for processes left behind
   fuser:psmisc          # tells who holds a port
+  h2load:nghttp2-client # many streams on one connection
+  nginx:nginx           # in front, as people have it
+  /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream # the PROXY protocol of nginx
+  haproxy:haproxy       # in front, with the PROXY protocol in both versions
+  /usr/lib/python3/dist-packages/requests/api.py:python3-requests # uploads what no memory holds
   git:git               # names the files that are part of the project
 )
 [ $# -eq 0 ] || needs=("$@")
@@ -20,7 +25,8 @@ needs=(
 PATH="$PATH:/usr/sbin:/sbin"
 missing=()
 for need in "${needs[@]}"; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  what=${need%%:*}
+  [ -e "$what" ] || command -v "$what" >/dev/null || missing+=("${need##*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)

@@ -25,10 +25,11 @@ mod vidbeo; // keys with permissions and addresses
 mod websocket; // tunnels: when they open, and how they end
 
 mod bad_input; // what people get wrong
+mod clients; // programs that people use on either side of a proxy
 mod crash; // kill -9 at any moment
 mod demo; // the product at work, without a config
 mod docs; // the README does what it says
 mod icecast; // a real server from before there were keys
 mod leaks; // everything that is ever written, searched for keys
-mod ops;
-mod zero_loss; // stops, reloads and a thousand requests a second // probes, status, metrics, the access log
+mod ops; // probes, status, metrics, the access log
+mod zero_loss; // stops, reloads and a thousand requests a second
