@@ -222,6 +222,9 @@ fn deny(raw: Option<&raw::RouteDeny>, top: &raw::Deny, at: &OptionPath, report: 
     };
     let format = rule(format, top.fallback);
     let status = settings.status.and_then(|code| report.take(&at.key("status"), status(code)));
+    if status.is_some() && format == FormatRule::Always(Format::Grpc) {
+        report.mistake(&at.key("status"), "gRPC answers with status 200; what is wrong stands in the headers");
+    }
     let body = settings.body.as_ref().and_then(|text| report.take(&at.key("body"), body(text, format)));
     Deny { format, status, body }
 }
@@ -244,7 +247,7 @@ fn body(text: &str, format: FormatRule) -> Result<String, &'static str> {
             serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
         }
         FormatRule::Always(Format::Xml) => text.trim_start().starts_with('<'),
-        FormatRule::Always(Format::XmlCablecast | Format::Text) => true,
+        FormatRule::Always(Format::XmlCablecast | Format::Text | Format::Grpc) => true,
     };
     if fits {
         Ok(text.to_owned())
@@ -269,6 +272,7 @@ fn rule(raw: raw::DenyFormat, fallback: raw::Format) -> FormatRule {
         raw::DenyFormat::Problem => FormatRule::Always(Format::Problem),
         raw::DenyFormat::Oauth => FormatRule::Always(Format::Oauth),
         raw::DenyFormat::Text => FormatRule::Always(Format::Text),
+        raw::DenyFormat::Grpc => FormatRule::Always(Format::Grpc),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every page is made when the config is read. Nothing of a request goes into one, so there is nothing to escape when it
 //! is sent.
 
+mod grpc;
 mod pages;
 
 use bytes::Bytes;
@@ -33,11 +34,14 @@ pub enum Format {
     Oauth,
     /// Plain text.
     Text,
+    /// In the headers, with status 200, as gRPC has it for an answer without a message.
+    Grpc,
 }
 
 impl Format {
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 6] = [Self::Xml, Self::XmlCablecast, Self::Json, Self::Problem, Self::Oauth, Self::Text];
+    pub const ALL: [Self; 7] =
+        [Self::Xml, Self::XmlCablecast, Self::Json, Self::Problem, Self::Oauth, Self::Text, Self::Grpc];
 }
 
 /// How a route's format is chosen.
@@ -45,7 +49,8 @@ impl Format {
 pub enum FormatRule {
     /// Always this one.
     Always(Format),
-    /// By `Accept`, else by the path's ending, else by the request's `Content-Type`, else this one.
+    /// By `Accept`, else by the path's ending, else by the request's `Content-Type`, else this one; but what comes as gRPC is
+    /// answered as such.
     Negotiated(Format),
 }
 
@@ -112,6 +117,14 @@ struct Page {
     status: StatusCode,
     content_type: HeaderValue,
     body: Bytes,
+    /// What stands in its headers instead.
+    grpc: Option<Grpc>,
+}
+
+/// `grpc-status` and `grpc-message`.
+struct Grpc {
+    status: HeaderValue,
+    message: HeaderValue,
 }
 
 /// All answers that a route can give.
@@ -147,6 +160,7 @@ impl Replies {
     fn format(&self, hints: &Hints) -> Format {
         match self.rule {
             FormatRule::Always(format) => format,
+            FormatRule::Negotiated(_) if text(&hints.content_type).is_some_and(grpc::is_media_type) => Format::Grpc,
             FormatRule::Negotiated(fallback) => text(&hints.accept)
                 .and_then(pages::format_of_accept)
                 .or(hints.ending)
@@ -181,7 +195,11 @@ pub(super) fn answer(
             headers.append(WWW_AUTHENTICATE, challenge.clone());
         }
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if let Some(Grpc { status, message }) = &page.grpc {
+        headers.insert(grpc::STATUS, status.clone());
+        headers.insert(grpc::MESSAGE, message.clone());
+    }
+    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     account.session.close_if_draining(&mut headers);

@@ -324,3 +324,34 @@ fn a_head_may_be_large_but_not_of_any_size() {
         assert_eq!(upstream.take().len(), usize::from(expected == 200));
     }
 }
+
+/// What gRPC clients read: HTTP says 200, and the headers what is wrong.
+#[test]
+fn what_comes_as_grpc_is_denied_as_grpc() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "routes: [{ path: /always, deny: grpc }]");
+    let keys = [site.create_key(&["--read-only"]), site.create_key(&["--rate-limit", "1/1h"])];
+    let keyward = site.serve();
+    let call = |key: &str, media: &str| {
+        let fields = [("Content-Type", media), ("X-API-Key", key)];
+        keyward.send(&request("POST", "/media.Films/Get", &fields, b"\0\0\0\0\0"))
+    };
+    assert_eq!(call(&keys[1].value, "application/grpc+proto").status, 200);
+    upstream.only();
+    for (key, code, message) in [
+        ("wrong", "16", "The API key is not valid."),
+        (&*keys[0].value, "7", "The API key may only read."),
+        (&*keys[1].value, "8", "The API key has been used too often; try again later."),
+    ] {
+        let response = call(key, "application/grpc");
+        assert_eq!((response.status, &*response.text()), (200, ""));
+        for (name, expected) in [("content-type", "application/grpc"), ("grpc-status", code), ("grpc-message", message)]
+        {
+            assert_eq!(response.value(name).as_deref(), Some(expected), "{code}");
+        }
+        assert_eq!(response.value("retry-after").is_some(), code == "8");
+    }
+    assert_eq!(call("wrong", "application/grpc-web").status, 401);
+    assert_eq!(keyward.get("/always", &[]).value("grpc-status").as_deref(), Some("16"));
+    upstream.expect_nothing();
+}

@@ -97,7 +97,7 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DenyFormat {
-    /// By the request's `Accept`, else by the ending of its path, else by its `Content-Type`.
+    /// As gRPC what comes as gRPC; all else by the request's `Accept`, else by the ending of its path, else by its `Content-Type`.
     Auto,
     /// Well-formed XML.
     Xml,
@@ -111,6 +111,8 @@ pub(crate) enum DenyFormat {
     Oauth,
     /// Plain text.
     Text,
+    /// `grpc-status` and `grpc-message` in the headers, with status 200; `auto` takes it for what comes as gRPC.
+    Grpc,
 }
 
 /// A format, or more about the answer.

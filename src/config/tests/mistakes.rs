@@ -168,7 +168,7 @@ fn wrong_shapes_are_told_with_what_was_expected() {
     check("routes: [/a]\n", "5:10: routes[0]: expected a map, found \"/a\"");
     check(
         "routes: [{ path: /a, deny: jsn }]\n",
-        "5:28: routes[0].deny: expected auto, xml, xml-cablecast, json, problem, oauth, text or a map with body, \
+        "5:28: routes[0].deny: expected auto, xml, xml-cablecast, json, problem, oauth, text, grpc or a map with body, \
          format, status, found \"jsn\"; did you mean json?",
     );
     check(

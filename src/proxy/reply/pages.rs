@@ -5,7 +5,7 @@ use http::StatusCode;
 use http::header::HeaderValue;
 use serde_json::json;
 
-use super::{Answer, Deny, Format, Page};
+use super::{Answer, Deny, Format, Page, grpc};
 use crate::auth::credential::Forms;
 use crate::auth::decision::Denial;
 use crate::telemetry::metrics::Failure;
@@ -81,10 +81,17 @@ pub(super) fn page(format: Format, answer: Answer, deny: &Deny) -> Page {
     let status = answer.status();
     let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let own_body = deny.body.as_ref().filter(|_| is_refusal).cloned();
+    let content_type = HeaderValue::from_static(content_type(format));
+    if format == Format::Grpc {
+        let message = own_body.unwrap_or_else(|| wording(answer).detail.to_owned());
+        let grpc = Some(grpc::headers(status, &message));
+        return Page { status: StatusCode::OK, content_type, body: Bytes::new(), grpc };
+    }
     Page {
         status: deny.status.filter(|_| is_refusal).unwrap_or(status),
-        content_type: HeaderValue::from_static(content_type(format)),
+        content_type,
         body: Bytes::from(own_body.unwrap_or_else(|| body(format, status, &wording(answer)))),
+        grpc: None,
     }
 }
 
@@ -94,6 +101,7 @@ fn content_type(format: Format) -> &'static str {
         Format::Json | Format::Oauth => "application/json",
         Format::Problem => "application/problem+json",
         Format::Text => "text/plain; charset=utf-8",
+        Format::Grpc => grpc::MEDIA_TYPE,
     }
 }
 
@@ -114,6 +122,7 @@ fn body(format: Format, status: StatusCode, Wording { code, title, detail }: &Wo
         }
         Format::Oauth => json!({"error": oauth_error(status), "error_description": detail}).to_string(),
         Format::Text => format!("{title}: {detail}\n"),
+        Format::Grpc => String::new(),
     }
 }
 
@@ -288,6 +297,30 @@ mod tests {
         ] {
             assert_eq!(text(format, Denial::RateLimited), expected);
         }
+    }
+
+    #[test]
+    fn grpc_has_it_in_the_headers() {
+        for (answer, expected) in [
+            (Answer::Denial(Denial::MissingCredential), "16 This request needs an API key."),
+            (Answer::Denial(Denial::RevokedCredential), "16 The API key is not valid."),
+            (Answer::Denial(Denial::ReadOnlyKey), "7 The API key may only read."),
+            (Answer::Denial(Denial::RateLimited), "8 The API key has been used too often; try again later."),
+            (Answer::Denial(Denial::ReplicaExpired), "14 API keys cannot be checked at the moment; try again shortly."),
+            (
+                Answer::Denial(Denial::AmbiguousPath),
+                "3 The path can be read in more than one way; send it in its plain form.",
+            ),
+            (Answer::Failure(Failure::MethodRefused), "12 Requests with this method are not forwarded."),
+            (Answer::Failure(Failure::Timeout), "14 The server behind did not answer in time."),
+        ] {
+            let page = page(Format::Grpc, answer, &deny());
+            let grpc = page.grpc.unwrap();
+            let told = [grpc.status.to_str().unwrap(), grpc.message.to_str().unwrap()].join(" ");
+            assert_eq!((page.status, &*page.body, &*told), (StatusCode::OK, &b""[..], expected));
+        }
+        let own = Deny { body: Some("go away".to_owned()), ..deny() };
+        assert_eq!(page(Format::Grpc, Answer::Denial(Denial::ReadOnlyKey), &own).grpc.unwrap().message, "go away");
     }
 
     #[test]
