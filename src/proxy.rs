@@ -1,7 +1,7 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
-//! before the first request ([`establish`], [`proxy_protocol`]), how requests are read ([`connection`]), what cannot be
+//! before the first request ([`establish`], [`proxy_protocol`], [`peers`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
 //! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
@@ -18,6 +18,7 @@ mod head_guard;
 mod headers;
 mod listener;
 mod live;
+mod peers;
 pub mod proxy_protocol;
 mod rate;
 mod read_ahead;
@@ -273,7 +274,8 @@ impl Session {
     ) -> Decided {
         let shared = &*self.shared;
         let refused = if is_fit { framing::is_refused(request.method()) } else { Some(Failure::BadRequest) };
-        if let Some(failure) = refused {
+        let is_too_much = || shared.metrics.proxy.in_flight.get() > shared.limits.max_requests;
+        if let Some(failure) = refused.or_else(|| is_too_much().then_some(Failure::Overloaded)) {
             return Decided { decision: Err(failure.into()), client: None };
         }
         let client = client_address(self.peer, request.headers(), &shared.trusted);

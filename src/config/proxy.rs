@@ -156,6 +156,22 @@ fn cpu_max() -> Option<String> {
     inside.or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/cpu.max")).ok()
 }
 
+/// `auto` is half of the files that the process may open: a connection may need another one to the upstream.
+fn max_connections(raw: raw::MaxConnections) -> i64 {
+    match raw {
+        raw::MaxConnections::Number(number) => i64::try_from(number).unwrap_or(i64::MAX),
+        raw::MaxConnections::Word(raw::AutoWord::Auto) => {
+            std::fs::read_to_string("/proc/self/limits").ok().and_then(|text| open_files(&text)).unwrap_or(i64::MAX) / 2
+        }
+    }
+}
+
+/// How many files the kernel says that a process may open.
+fn open_files(limits: &str) -> Option<i64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Each network is read by itself, so that each mistake has its place.
 fn networks(raw: &[String], at: &OptionPath, report: &mut Report) -> Option<Networks> {
     for (nth, text) in raw.iter().enumerate() {
@@ -194,12 +210,25 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
         drain_delay: drain_delay?,
         max_head_bytes: max_head_bytes?,
         max_headers: usize::try_from(raw.max_headers).ok()?,
+        max_connections: max_connections(raw.max_connections),
+        max_connections_per_peer: usize::try_from(raw.max_connections_per_peer).ok()?,
+        max_requests: i64::try_from(raw.max_requests).ok()?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_of_the_files_are_for_clients() {
+        let limits = "Max stack size  8388608  unlimited  bytes\nMax open files            1024                 524288               files\n";
+        assert_eq!(open_files(limits), Some(1024));
+        assert_eq!(open_files("Max open files            unlimited            unlimited            files\n"), None);
+        assert_eq!(open_files(""), None);
+        assert_eq!(max_connections(raw::MaxConnections::Number(7)), 7);
+        assert!(max_connections(raw::MaxConnections::Word(raw::AutoWord::Auto)) > 0);
+    }
 
     #[test]
     fn a_part_of_a_cpu_is_a_worker_too() {

@@ -85,6 +85,14 @@ pub(crate) struct Proxy {
     /// Most header lines in a request.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) max_headers: u64,
+    /// Most connections of clients at a time, or `auto`: half of the files that the process may open. One more gets 503.
+    pub(crate) max_connections: MaxConnections,
+    /// Most connections of one peer at a time, which for IPv6 is a network of 64 bits. `0` is any number.
+    #[schemars(range(max = 1_000_000_000))]
+    pub(crate) max_connections_per_peer: u64,
+    /// Most requests in progress at a time. One more gets 503.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(crate) max_requests: u64,
 }
 
 impl Default for Proxy {
@@ -102,6 +110,9 @@ impl Default for Proxy {
             timeouts: Timeouts::default(),
             max_head: Size::Text("32KiB".to_owned()),
             max_headers: 100,
+            max_connections: MaxConnections::Word(AutoWord::Auto),
+            max_connections_per_peer: 0,
+            max_requests: 10_000,
         }
     }
 }
@@ -157,6 +168,17 @@ pub(crate) enum Workers {
     Word(AutoWord),
     /// This many.
     Number(#[schemars(range(min = 1, max = 1024))] u64),
+}
+
+/// A number of connections, or as many as there are files for.
+#[derive(Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum MaxConnections {
+    /// As many as there are files for.
+    Word(AutoWord),
+    /// This many.
+    Number(#[schemars(range(min = 1, max = 1_000_000_000))] u64),
 }
 
 /// The word for "as fits this machine".

@@ -77,6 +77,9 @@ fn what_is_left_out_is_as_the_example_says() {
             drain_delay: seconds(0),
             max_head_bytes: 32 << 10,
             max_headers: 100,
+            max_connections: proxy.limits.max_connections,
+            max_connections_per_peer: 0,
+            max_requests: 10_000,
         }
     );
     assert_eq!((&config.admin, &config.ops), (&None, &None));

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -32,6 +33,14 @@ pub(super) struct Link {
     pub(super) open: Arc<OpenConnection>,
 }
 
+/// The answer to one connection too many.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 27\r\n\
+    Retry-After: 5\r\nConnection: close\r\n\r\nToo many connections here.\n";
+/// How long it may take to hear it, and how many may do so at a time.
+const LINGER: Duration = Duration::from_secs(1);
+const CROWD: i64 = 256;
+
 /// Why a connection ends before its first request.
 enum Ending {
     /// The client went, or the process goes.
@@ -42,7 +51,14 @@ enum Ending {
 /// Serves a connection to its end.
 pub(super) async fn run(mut arrival: Arrival, socket: TcpStream) {
     let mut stream = ReadAhead::new(socket, arrival.link.watch.clone());
-    if let Err(ending) = introduce(&mut arrival, &mut stream).await {
+    let introduced = match arrival.has_room() {
+        Ok(()) => introduce(&mut arrival, &mut stream).await.and_then(|()| arrival.take_place()),
+        full => full,
+    };
+    if let Err(ending) = introduced {
+        if let Ending::Refused(Refused::Connections | Refused::PeerConnections) = ending {
+            arrival.say_full(stream).await;
+        }
         return arrival.end(ending);
     }
     let shared = arrival.current.shared.clone();
@@ -166,6 +182,40 @@ impl Arrival {
             None if watch.was_closed() => Err(Ending::Refused(Refused::Timeout)),
             None => Err(Ending::Left),
         }
+    }
+
+    /// Whether there is room for one more. This one has been counted.
+    fn has_room(&self) -> Result<(), Ending> {
+        let shared = &*self.current.shared;
+        let is_full = shared.metrics.proxy.connections_open.get() > shared.limits.max_connections;
+        if is_full { Err(Ending::Refused(Refused::Connections)) } else { Ok(()) }
+    }
+
+    /// Takes a place among those of its peer, where they are limited.
+    fn take_place(&self) -> Result<(), Ending> {
+        let limit = self.current.shared.limits.max_connections_per_peer;
+        if limit == 0 {
+            return Ok(());
+        }
+        let place = self.link.worker.live.peers.enter(self.link.peer, limit);
+        place.map(|place| self.link.open.keep(place)).ok_or(Ending::Refused(Refused::PeerConnections))
+    }
+
+    /// Tells a client in the clear that it was one too many. Nobody waits for long with it, or with many of them.
+    async fn say_full(&self, mut stream: ReadAhead) {
+        let shared = &*self.current.shared;
+        let is_crowd =
+            shared.metrics.proxy.connections_open.get() > shared.limits.max_connections.saturating_add(CROWD);
+        if shared.tls.is_some() || is_crowd {
+            return;
+        }
+        let told = async {
+            stream.write_all(FULL).await?;
+            stream.shutdown().await?;
+            // Closing with unread bytes would reset the connection, and with it what was said.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
 
     fn end(&self, ending: Ending) {

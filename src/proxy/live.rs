@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::peers::Peers;
 use super::{Config, Shared, Surroundings};
 use crate::telemetry::access_log::AccessLogger;
 
@@ -15,13 +16,15 @@ use crate::telemetry::access_log::AccessLogger;
 pub struct Live {
     generation: AtomicU64,
     shared: Mutex<Arc<Shared>>,
+    /// Connections outlive a config.
+    pub(super) peers: Arc<Peers>,
 }
 
 impl Live {
     pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
         let Surroundings { replica, metrics, access, lifecycle: _ } = surroundings;
         let shared = Shared::new(config, 0, replica, metrics, access)?;
-        Ok(Self { generation: AtomicU64::new(0), shared: Mutex::new(Arc::new(shared)) })
+        Ok(Self { generation: AtomicU64::new(0), shared: Mutex::new(Arc::new(shared)), peers: Arc::default() })
     }
 
     /// Puts another config in force: what begins from now on is served by it. Its address and number of workers are not

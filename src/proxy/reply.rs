@@ -93,6 +93,7 @@ impl Answer {
             Self::Failure(Failure::HeadTooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Failure(Failure::MethodRefused) => StatusCode::NOT_IMPLEMENTED,
             Self::Failure(Failure::Unreachable | Failure::Broken) => StatusCode::BAD_GATEWAY,
+            Self::Failure(Failure::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failure(Failure::ClientTimeout) => StatusCode::REQUEST_TIMEOUT,
             Self::Failure(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failure(Failure::Stopping) => StatusCode::SERVICE_UNAVAILABLE,

@@ -122,6 +122,12 @@ pub struct Limits {
     pub drain_delay: Duration,
     /// Largest request head, in bytes.
     pub max_head_bytes: usize,
+    /// Most connections of clients at a time.
+    pub max_connections: i64,
+    /// Most connections of one peer at a time; 0 is any number.
+    pub max_connections_per_peer: usize,
+    /// Most requests in progress at a time.
+    pub max_requests: i64,
     /// Most header lines of a request.
     pub max_headers: usize,
 }

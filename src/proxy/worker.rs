@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::establish::{self, Arrival, Link};
+use super::peers::Place;
 use super::request_id::{RequestId, RequestIds};
 use super::revocation::Judged;
 use super::upstream::Upstream;
@@ -160,13 +161,21 @@ fn spawn_isolated(open: impl Send + 'static, connection: impl Future<Output = ()
 pub(super) struct OpenConnection {
     metrics: Arc<Metrics>,
     worker: Arc<Worker>,
+    /// Its place among its peer's, where those are limited.
+    place: OnceLock<Place>,
 }
 
 impl OpenConnection {
     fn new(metrics: Arc<Metrics>, worker: Arc<Worker>) -> Arc<Self> {
         metrics.proxy.connections.inc();
         metrics.proxy.connections_open.inc();
-        Arc::new(Self { metrics, worker })
+        Arc::new(Self { metrics, worker, place: OnceLock::new() })
+    }
+
+    /// Keeps its place among its peer's as long as it is open.
+    pub(super) fn keep(&self, place: Place) {
+        // There is one, since a connection is established once.
+        let _ = self.place.set(place);
     }
 }
 

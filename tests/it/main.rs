@@ -8,6 +8,7 @@ mod tools; // other programs, and commands that end
 mod apivideo; // uploads, public ones too, and operations by method
 mod cablecast; // a key in the URL of an old XML server
 mod cognitive3d; // a header with a level in it, and the tree of scopes
+mod crowds; // more than there is room for
 mod drain; // stopping without losing a request
 mod faults; // what goes wrong on the way, and what is answered then
 mod forwarding; // what passes, what is removed and what is added

@@ -34,6 +34,9 @@ fn wording(answer: Answer) -> Wording {
         }
         Answer::Failure(Failure::Unreachable) => ("bad_gateway", "Bad Gateway", "The server behind cannot be reached."),
         Answer::Failure(Failure::Broken) => ("bad_gateway", "Bad Gateway", "The server behind gave no usable answer."),
+        Answer::Failure(Failure::Overloaded) => {
+            ("overloaded", "Service Unavailable", "There are too many requests at the moment.")
+        }
         Answer::Failure(Failure::ClientTimeout) => {
             ("request_timeout", "Request Timeout", "The request was not sent in time.")
         }

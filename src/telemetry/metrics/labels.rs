@@ -30,6 +30,8 @@ pub enum Failure {
     Broken,
     /// The upstream did not answer in time.
     Timeout,
+    /// There are too many requests in progress.
+    Overloaded,
     /// The client did not send its body in time.
     ClientTimeout,
     /// The upstream cannot be reached or closed, and the process is stopping, as the upstream may be.
@@ -38,13 +40,14 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::MethodRefused,
         Self::Unreachable,
         Self::Broken,
         Self::Timeout,
+        Self::Overloaded,
         Self::ClientTimeout,
         Self::Stopping,
     ];
@@ -61,6 +64,7 @@ impl Failure {
             Self::Unreachable => "upstream_unreachable",
             Self::Broken => "upstream_broken",
             Self::Timeout => "upstream_timeout",
+            Self::Overloaded => "overloaded",
             Self::ClientTimeout => "client_timeout",
             Self::Stopping => "stopping",
         }
@@ -136,9 +140,14 @@ pub enum Refused {
     Timeout,
     /// The client spoke no TLS, or not ours.
     Tls,
+    /// There are too many.
+    Connections,
+    /// Its peer has too many.
+    PeerConnections,
 }
 
 impl Refused {
     /// In order of declaration.
-    pub(super) const LABELS: [&'static str; 3] = ["proxy_protocol", "timeout", "tls"];
+    pub(super) const LABELS: [&'static str; 5] =
+        ["proxy_protocol", "timeout", "tls", "max_connections", "max_connections_per_peer"];
 }

@@ -37,6 +37,7 @@ const ENDS: &[(&str, &str)] = &[
     ("error", "upstream_broken"),
     ("error", "upstream_timeout"),
     ("error", "client_timeout"),
+    ("error", "overloaded"),
     ("error", "stopping"),
 ];
 

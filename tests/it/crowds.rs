@@ -1,0 +1,128 @@
+//! More than there is room for: connections in all, connections of one peer, requests, and clients that stand still.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::support::upstream::PAGE;
+use super::support::{Client, Key, Keyward, PATIENCE, Site, Upstream, ok, request, until};
+
+fn serve(upstream: &Upstream, proxy: &str) -> (Keyward, Key) {
+    let site = Site::new(upstream.address(), &format!("proxy: {{ {proxy} }}"));
+    let key = site.create_key(&[]);
+    (site.serve(), key)
+}
+
+fn get(key: &Key) -> Vec<u8> {
+    request("GET", "/x", &[("X-API-Key", &key.value)], b"")
+}
+
+#[track_caller]
+fn expect_full(mut client: Client, key: &Key) {
+    let response = client.exchange(&get(key));
+    assert_eq!((response.status, response.text().as_str()), (503, "Too many connections here.\n"));
+    assert_eq!(response.value("retry-after").as_deref(), Some("5"));
+    client.finish();
+    assert!(client.is_closed());
+}
+
+#[test]
+fn one_connection_too_many_hears_so_at_once() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "max_connections: 3");
+    let mut clients: Vec<Client> = (0..3).map(|_| keyward.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.exchange(&get(&key)).status, 200);
+    }
+    expect_full(keyward.connect(), &key);
+    for client in &mut clients {
+        assert_eq!(client.exchange(&get(&key)).status, 200, "those that are there do not notice");
+    }
+    drop(clients.pop());
+    until("there is room again", || keyward.metric("keyward_connections_open") <= 2.0);
+    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+    assert_eq!(keyward.metric("keyward_connections_refused_total{reason=\"max_connections\"}"), 1.0);
+}
+
+#[test]
+fn one_peer_does_not_take_the_room_of_all() {
+    let upstream = Upstream::start();
+    let balancer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let (keyward, key) = serve(&upstream, "max_connections_per_peer: 2, proxy_protocol: [127.0.0.9]");
+    let peer = |last: u8| Client::connect_from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), keyward.proxy);
+    let mut two = [peer(2), peer(2)];
+    for client in &mut two {
+        assert_eq!(client.exchange(&get(&key)).status, 200);
+    }
+    expect_full(peer(2), &key);
+    assert_eq!(peer(3).exchange(&get(&key)).status, 200);
+    // Behind a balancer, it is the client that counts.
+    let behind = |client: &str| {
+        let mut connection = Client::connect_from(balancer, keyward.proxy);
+        connection.send(format!("PROXY TCP4 {client} 192.0.2.1 1 2\r\n").as_bytes());
+        connection
+    };
+    expect_full(behind("127.0.0.2"), &key);
+    assert_eq!(behind("192.0.2.7").exchange(&get(&key)).status, 200);
+    drop(two);
+    until("its places are free again", || peer(2).exchange(&get(&key)).status == 200);
+}
+
+#[test]
+fn one_request_too_many_is_refused_and_not_kept_waiting() {
+    let (go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |turn| {
+        let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+        turn.answer(&ok(PAGE))
+    });
+    let (keyward, key) = serve(&upstream, "max_requests: 2");
+    let mut two = [keyward.connect(), keyward.connect()];
+    two.iter_mut().for_each(|client| client.send(&get(&key)));
+    upstream.wait_for(2);
+    let began = Instant::now();
+    let mut third = keyward.connect();
+    let refused = third.exchange(&get(&key));
+    assert_eq!((refused.status, refused.value("retry-after").as_deref()), (503, Some("5")));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let counted = "keyward_requests_total{code=\"5xx\",decision=\"error\",reason=\"overloaded\"}";
+    until("it is counted", || keyward.metric(counted) == 1.0);
+    drop(go);
+    assert!(two.iter_mut().all(|client| client.response().status == 200));
+    assert_eq!(third.exchange(&get(&key)).status, 200, "on the same connection");
+    assert_eq!(upstream.received().len(), 3);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_given_up() {
+    let upstream = Upstream::scripted(|turn| turn.answer(&ok(&"x".repeat(30_000_000))));
+    let (keyward, key) = serve(&upstream, "timeouts: { body: 1s }");
+    let mut client = keyward.connect();
+    client.send(&get(&key));
+    until("it is given up", || keyward.metric("keyward_client_timeouts_total{limit=\"body\"}") == 1.0);
+    until("nothing is left of it", || keyward.metric("keyward_requests_in_flight") == 0.0);
+    let mut reads = keyward.connect();
+    assert_eq!(reads.exchange(&get(&key)).body.len(), 30_000_000, "one that reads gets all of it");
+}
+
+#[test]
+fn a_request_may_have_an_end_whatever_happens() {
+    let upstream = Upstream::scripted(|turn| {
+        turn.body()?;
+        turn.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        loop {
+            turn.wire.send_chunk(b"tick")?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let (keyward, key) = serve(&upstream, "timeouts: { request: 1s }");
+    let mut client = keyward.connect();
+    let began = Instant::now();
+    client.send(&get(&key));
+    assert_eq!(client.response_head().unwrap().0, 200);
+    while client.wire().chunk().is_ok_and(|chunk| !chunk.is_empty()) {}
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(3000)).contains(&took), "{took:?}");
+    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"request\"}"), 1.0);
+}
