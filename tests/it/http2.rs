@@ -2,6 +2,7 @@
 //! r62 to r66.
 
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use http::{Request, Version};
@@ -426,4 +427,34 @@ fn curl_speaks_it_in_the_clear() {
     };
     assert_eq!(curl("/x").out, format!("{PAGE}2 200"));
     assert_ne!(curl("/cut").status.code(), Some(0), "what breaks off does not look whole");
+}
+
+#[test]
+fn r72_a_revoked_key_ends_its_own_streams_and_no_others() {
+    let (go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |turn| match turn.head.target().as_str() {
+        "/kept" => {
+            let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+            turn.answer(&ok(PAGE))
+        }
+        _ => {
+            turn.body()?;
+            turn.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
+            turn.wire.some()?;
+            Ok(After::Close)
+        }
+    });
+    let site = Site::new(upstream.address(), "");
+    let (revoked, kept) = (site.create_key(&[]), site.create_key(&["--name", "Kept"]));
+    let keyward = site.serve();
+    let mut client = Http2::connect(keyward.proxy);
+    let ending = client.begin(request("GET", "/ending", &[("x-api-key", &revoked.value)]), true).unwrap();
+    let going_on = client.begin(request("GET", "/kept", &[("x-api-key", &kept.value)]), true).unwrap();
+    upstream.wait_for(2);
+    assert!(keyward.site.run(&["key", "revoke", &revoked.id]).status.success());
+    assert!(client.finish(ending).is_err());
+    drop(go);
+    assert_eq!(client.finish(going_on).unwrap().status, 200, "the connection is not the key's");
+    assert_eq!(keyward.metric("keyward_streams_ended_total{reason=\"revoked_credential\"}"), 1.0);
 }
