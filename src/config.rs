@@ -219,10 +219,7 @@ impl Parts {
 
 fn sync_of(raw: &raw::Sync, store: Option<&Location>, report: &mut Report) -> sync::Config {
     let at = OptionPath::of(["sync"]);
-    let default = match store {
-        Some(Location::Sqlite(_)) | None => Duration::from_millis(250),
-        Some(Location::File(_)) => Duration::from_secs(10),
-    };
+    let default = store.map_or(Duration::from_millis(250), Location::poll_interval);
     let poll = raw.poll.as_ref().map(|poll| report.take(&at.key("poll"), values::time_above_zero(poll)));
     let poll_interval = poll.map_or(default, Option::unwrap_or_default);
     let max_staleness = report.take(&at.key("max_staleness"), values::time_above_zero(&raw.max_staleness));

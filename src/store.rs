@@ -12,6 +12,7 @@ mod chain;
 #[cfg(test)]
 mod conformance;
 pub mod file;
+pub mod postgres;
 pub mod record;
 pub mod sqlite;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::file::FileStore;
+use self::postgres::{Address, PostgresStore};
 use self::record::{Record, RecordId};
 use self::sqlite::SqliteStore;
 use crate::auth::digest::PepperCheck;
@@ -206,17 +208,25 @@ pub enum Location {
     Sqlite(PathBuf),
     /// `file:PATH`: a file, or a folder of files, that something else writes.
     File(PathBuf),
+    /// `postgres://…`: a database that many sidecars share.
+    Postgres(Box<Address>),
 }
 
 /// Why a text is not where a store is. The text itself is not repeated: an address may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotALocation {
     /// One of the stores that are planned and not there.
-    #[error("this version keeps its records in sqlite:PATH or file:PATH; PostgreSQL and NATS are not in it yet")]
+    #[error("this version keeps its records in sqlite:PATH, postgres://… or file:PATH; NATS is not in it yet")]
     NotYet,
     /// Nothing known.
-    #[error("a store is sqlite:PATH (an embedded database) or file:PATH (files that something else writes)")]
+    #[error(
+        "a store is sqlite:PATH (an embedded database), postgres://USER@HOST/DATABASE or file:PATH (files that something \
+         else writes)"
+    )]
     Unknown,
+    /// A URL with a mistake.
+    #[error("{0}")]
+    Address(&'static str),
     /// The path is missing.
     #[error("the path after the colon is missing")]
     NoPath,
@@ -225,11 +235,16 @@ pub enum NotALocation {
 impl Location {
     /// Reads a location; a relative path starts at `base`, usually the folder of the config file.
     pub fn parse(text: &str, base: &Path) -> Result<Self, NotALocation> {
-        let (scheme, path) = text.trim().split_once(':').ok_or(NotALocation::Unknown)?;
+        let text = text.trim();
+        let (scheme, path) = text.split_once(':').ok_or(NotALocation::Unknown)?;
         let location = match scheme {
             "sqlite" => Self::Sqlite,
             "file" => Self::File,
-            "postgres" | "postgresql" | "nats" => return Err(NotALocation::NotYet),
+            "postgres" | "postgresql" => {
+                let address = Address::parse(text).map_err(NotALocation::Address)?;
+                return Ok(Self::Postgres(Box::new(address)));
+            }
+            "nats" => return Err(NotALocation::NotYet),
             _ => return Err(NotALocation::Unknown),
         };
         if path.is_empty() {
@@ -245,7 +260,16 @@ impl Location {
     pub fn is_missing(&self) -> bool {
         match self {
             Self::Sqlite(path) => !path.exists(),
-            Self::File(_) => false,
+            Self::File(_) | Self::Postgres(_) => false,
+        }
+    }
+
+    /// How often to pull when no hint comes: as often as it costs next to nothing.
+    pub const fn poll_interval(&self) -> Duration {
+        match self {
+            Self::Sqlite(_) => Duration::from_millis(250),
+            Self::File(_) => Duration::from_secs(10),
+            Self::Postgres(_) => Duration::from_secs(1),
         }
     }
 }
@@ -255,6 +279,7 @@ impl fmt::Display for Location {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Postgres(address) => address.fmt(f),
         }
     }
 }
@@ -266,6 +291,8 @@ pub enum AnyStore {
     Sqlite(SqliteStore),
     /// Files that something else writes.
     File(FileStore),
+    /// A database that many sidecars share.
+    Postgres(Box<PostgresStore>),
 }
 
 impl AnyStore {
@@ -273,12 +300,13 @@ impl AnyStore {
     /// I/O: for the start of a program, not for a request.
     ///
     /// # Errors
-    /// When a database cannot be opened or belongs to another pepper. Files are read when they are pulled, not here: what
-    /// is wrong with them may be put right while the program runs.
+    /// When an embedded database cannot be opened or belongs to another pepper. Files and servers are asked when they are
+    /// pulled, not here: what is wrong with them may be put right while the program runs.
     pub fn open(location: &Location, check: PepperCheck) -> Result<Self, StoreError> {
         match location {
             Location::Sqlite(path) => SqliteStore::open_or_create(path, check).map(Self::Sqlite),
             Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
+            Location::Postgres(address) => Ok(Self::Postgres(Box::new(PostgresStore::new(address, check)))),
         }
     }
 
@@ -290,14 +318,19 @@ impl AnyStore {
         match location {
             Location::Sqlite(path) => SqliteStore::open(path, check).map(Self::Sqlite),
             Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
+            Location::Postgres(address) => Ok(Self::Postgres(Box::new(PostgresStore::new(address, check)))),
         }
     }
 
-    /// How often to pull when no hint comes: as often as it costs next to nothing.
-    pub fn poll_interval(&self) -> Duration {
+    /// Makes the tables of a database server's store where there are none; says whether it did. For those who write: a
+    /// sidecar makes nothing in a database that others share.
+    ///
+    /// # Errors
+    /// When the server does not answer, or does not allow it.
+    pub async fn prepare(&self) -> Result<bool, StoreError> {
         match self {
-            Self::Sqlite(_) => Duration::from_millis(250),
-            Self::File(_) => Duration::from_secs(10),
+            Self::Sqlite(_) | Self::File(_) => Ok(false),
+            Self::Postgres(store) => store.prepare().await,
         }
     }
 }
@@ -307,6 +340,7 @@ impl Store for AnyStore {
         match self {
             Self::Sqlite(store) => store.pull(since).await,
             Self::File(store) => store.pull(since).await,
+            Self::Postgres(store) => store.pull(since).await,
         }
     }
 
@@ -314,6 +348,7 @@ impl Store for AnyStore {
         match self {
             Self::Sqlite(store) => store.changed(since).await,
             Self::File(store) => store.changed(since).await,
+            Self::Postgres(store) => store.changed(since).await,
         }
     }
 
@@ -321,6 +356,7 @@ impl Store for AnyStore {
         match self {
             Self::Sqlite(store) => store.get(id).await,
             Self::File(store) => store.get(id).await,
+            Self::Postgres(store) => store.get(id).await,
         }
     }
 
@@ -328,6 +364,7 @@ impl Store for AnyStore {
         match self {
             Self::Sqlite(store) => store.commit(commit).await,
             Self::File(store) => store.commit(commit).await,
+            Self::Postgres(store) => store.commit(commit).await,
         }
     }
 }
@@ -359,7 +396,12 @@ mod tests {
             ("file:../keys.yaml", Ok("file:/etc/keyward/../keys.yaml")),
             ("file:a:b", Ok("file:/etc/keyward/a:b")),
             ("sqlite:", Err(NotALocation::NoPath)),
-            ("postgres://user:hunter2@db/keys", Err(NotALocation::NotYet)),
+            ("postgres://user:hunter2@localhost/keys", Ok("postgres://localhost/keys")),
+            ("postgresql://user:hunter2@db/keys?sslmode=require", Ok("postgres://db/keys")),
+            (
+                "postgres://user:hunter2@localhost",
+                Err(NotALocation::Address("the database is missing; write postgres://USER@HOST/DATABASE")),
+            ),
             ("nats://user:hunter2@bus", Err(NotALocation::NotYet)),
             ("keyward.db", Err(NotALocation::Unknown)),
             ("mysql://user:hunter2@db", Err(NotALocation::Unknown)),

@@ -212,13 +212,14 @@ fn gone(record: &Record) -> Option<Change> {
     }
 }
 
-/// The poll interval; longer and longer, and never in step with others, while the store does not answer.
+/// The poll interval, or less: many that were started together do not stay in step. Longer and longer while the store
+/// does not answer.
 fn pause(poll_interval: Duration, failures: u32) -> Duration {
+    let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
     if failures == 0 {
-        return poll_interval;
+        return poll_interval - (poll_interval / 5).mul_f64(jitter);
     }
     let backoff = Duration::from_millis(100 << failures.min(6)).min(MAX_BACKOFF);
-    let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
     backoff.mul_f64(0.5 + jitter / 2.0)
 }
 

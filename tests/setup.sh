@@ -18,11 +18,14 @@ needs=(
   /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream # the PROXY protocol of nginx
   haproxy:haproxy       # in front, with the PROXY protocol in both versions
   /usr/lib/python3/dist-packages/requests/api.py:python3-requests # uploads what no memory holds
+  initdb:postgresql     # a database server that lives as long as the tests do
   git:git               # names the files that are part of the project
 )
 [ $# -eq 0 ] || needs=("$@")
 
 PATH="$PATH:/usr/sbin:/sbin"
+# Debian keeps the programs of PostgreSQL where no PATH leads, by version.
+for bin in /usr/lib/postgresql/*/bin; do PATH="$PATH:$bin"; done
 missing=()
 for need in "${needs[@]}"; do
   what=${need%%:*}

@@ -33,7 +33,8 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         let upstream = serve_upstream().map_err(failed)?;
         let path = folder.write_config(upstream)?;
         let config = config::load(&path, &Overrides::default())?;
-        let session = world.session(config.locksmith.clone(), open(&config.store, &config.locksmith, false)?);
+        let store = open(&config.store, &config.locksmith, false, console).await?;
+        let session = world.session(config.locksmith.clone(), store);
         let (key, read_only) =
             (make_key("demo", false, &session).await?, make_key("demo read-only", true, &session).await?);
 

@@ -1,4 +1,4 @@
-//! `keyward init`: a first config, a pepper and an empty database. Nothing that is there is touched.
+//! `keyward init`: a first config, a pepper and an empty store. Nothing that is there is touched.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +12,7 @@ use super::exit::{Exit, Failure};
 use super::open::{World, open, wait};
 use crate::auth::digest::Pepper;
 use crate::config;
+use crate::store::Location;
 
 /// What `keyward init` takes.
 #[derive(Args, Debug)]
@@ -25,7 +26,13 @@ pub(super) struct InitArgs {
     /// The server behind
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
     upstream: String,
+    /// Where keys will be: sqlite:PATH, or postgres://USER@HOST/DATABASE, where the tables are made too
+    #[arg(long, value_name = "STORE", default_value = DATABASE, hide_default_value = true)]
+    store: String,
 }
+
+/// The store of those who name none.
+const DATABASE: &str = "sqlite:./keyward.db";
 
 impl InitArgs {
     fn config(&self, world: &World) -> PathBuf {
@@ -35,13 +42,20 @@ impl InitArgs {
     }
 }
 
-/// Makes the three files.
+/// Makes the files, and the store.
 pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let config = args.config(world);
     let folder = config.parent().unwrap_or(Path::new(""));
-    let (pepper, database) = (folder.join("keyward.pepper"), folder.join("keyward.db"));
-    let there: Vec<String> = [&config, &pepper, &database]
+    let pepper = folder.join("keyward.pepper");
+    let store = Location::parse(&args.store, folder).map_err(|error| Failure::Usage(format!("--store: {error}")))?;
+    let database = match &store {
+        Location::Sqlite(path) => Some(path),
+        Location::File(_) => return Err(Failure::Usage("--store: a file: store is made by what writes it".to_owned())),
+        Location::Postgres(_) => None,
+    };
+    let there: Vec<String> = [&config, &pepper]
         .into_iter()
+        .chain(database)
         .filter(|path| path.symlink_metadata().is_ok())
         .map(|path| path.display().to_string())
         .collect();
@@ -53,21 +67,23 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     let mut secret = Pepper::generate()?;
     secret.push('\n');
     make(&pepper, 0o600, &secret).map_err(|error| failed(&pepper, error))?;
-    make(&config, 0o644, &starter(&args.upstream)).map_err(|error| failed(&config, error))?;
-    let made = try_out(&config, world);
+    // A URL may have a password in it.
+    let mode = if database.is_some() { 0o644 } else { 0o600 };
+    make(&config, mode, &starter(&args.upstream, &args.store)).map_err(|error| failed(&config, error))?;
+    let made = try_out(&config, world, console);
     if made.is_err() {
         // These are ours and a minute old; the next try would otherwise stumble over them.
         let _ = (fs::remove_file(&config), fs::remove_file(&pepper));
     }
     made?;
-    tell(&config, [&config, &pepper, &database], console);
+    tell(&config, [&config, &pepper].into_iter().chain(database), console);
     Ok(Exit::Ok)
 }
 
-/// Reads the new config as `serve` would, and makes the database.
-fn try_out(path: &Path, world: &World) -> Result<Exit, Failure> {
+/// Reads the new config as `serve` would, and makes the store.
+fn try_out(path: &Path, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let config = config::load(path, &world.overrides)?;
-    wait(async { open(&config.store, &config.locksmith, false).map(|_| Exit::Ok) })
+    wait(async { open(&config.store, &config.locksmith, false, console).await.map(|_| Exit::Ok) })
 }
 
 fn make(path: &Path, mode: u32, text: &str) -> io::Result<()> {
@@ -77,9 +93,10 @@ fn make(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 }
 
 /// A config that works, short enough to be read.
-fn starter(upstream: &str) -> String {
+fn starter(upstream: &str, store: &str) -> String {
     // JSON's strings are YAML's too.
     let upstream = serde_json::Value::from(upstream);
+    let store = if store == DATABASE { store.into() } else { serde_json::Value::from(store).to_string() };
     format!(
         "\
 # The config of Keyward. `keyward schema` describes every option; `keyward check` says what is wrong.
@@ -91,14 +108,14 @@ keys:
   brand: kw                            # keys begin with it: kw_live_…
   pepper: {{ file: ./keyward.pepper }}   # goes into every digest: without it all keys are lost, so keep a copy apart
   # shapes: [{{ name: legacy, length: 20, alphabet: hex }}]   # keys of another system, for `keyward key import`
-store: sqlite:./keyward.db
+store: {store}
 ops:
   listen: 0.0.0.0:9464                 # /livez, /readyz and /metrics
 "
     )
 }
 
-fn tell(config: &Path, made: [&PathBuf; 3], console: &mut Console<'_>) {
+fn tell<'p>(config: &Path, made: impl Iterator<Item = &'p PathBuf>, console: &mut Console<'_>) {
     for path in made {
         console.note(format_args!("made {}", path.display()));
     }
@@ -125,7 +142,12 @@ mod tests {
 
     #[track_caller]
     fn init(folder: &Path, upstream: &str) -> Ran {
-        let args = InitArgs { dir: Some(folder.to_owned()), config: None, upstream: upstream.to_owned() };
+        let args = InitArgs {
+            dir: Some(folder.to_owned()),
+            config: None,
+            upstream: upstream.to_owned(),
+            store: DATABASE.to_owned(),
+        };
         remember(|console| run(&args, &world(), console))
     }
 

@@ -60,7 +60,7 @@ pub(super) fn key(
             key::record(args, &locksmith, (&world.actor(), world.now), output, console)
         }
         command => wait(async {
-            let session = opened(locksmith, &store, command.only_looks(), world, console)?;
+            let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
             key::run(command, &session, output, console).await
         }),
     }
@@ -77,7 +77,7 @@ pub(super) fn scope(
     let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
     warn(&warnings, console);
     wait(async {
-        let session = opened(locksmith, &store, command.only_looks(), world, console)?;
+        let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
         scope::run(command, &session, output, console).await
     })
 }
@@ -90,7 +90,7 @@ pub(super) fn warn(warnings: &[Finding], console: &mut Console<'_>) {
 }
 
 /// The store that a command works on. One that was expected to be there, and is not, must not come into being unnoticed.
-fn opened(
+async fn opened(
     locksmith: Arc<Locksmith>,
     store: &Location,
     only_looks: bool,
@@ -100,16 +100,27 @@ fn opened(
     if !only_looks && store.is_missing() {
         console.note(format_args!("there is no {store} yet: a new, empty store is made"));
     }
-    let store = open(store, &locksmith, only_looks)?;
+    let store = open(store, &locksmith, only_looks, console).await?;
     Ok(world.session(locksmith, store))
 }
 
 /// Opens a store. Commands that only look do not make a database where there is none: the path is wrong more often than
 /// the database is new.
-pub(super) fn open(location: &Location, locksmith: &Locksmith, only_looks: bool) -> Result<AnyStore, Failure> {
+pub(super) async fn open(
+    location: &Location,
+    locksmith: &Locksmith,
+    only_looks: bool,
+    console: &mut Console<'_>,
+) -> Result<AnyStore, Failure> {
     let check = locksmith.pepper.check();
-    let opened = if only_looks { AnyStore::open_existing(location, check) } else { AnyStore::open(location, check) };
-    Ok(opened?)
+    if only_looks {
+        return Ok(AnyStore::open_existing(location, check)?);
+    }
+    let store = AnyStore::open(location, check)?;
+    if store.prepare().await? {
+        console.note(format_args!("made the tables of a new, empty store in {location}"));
+    }
+    Ok(store)
 }
 
 /// Runs a command to its end.

@@ -30,8 +30,9 @@ pub(crate) struct File {
     pub(crate) credentials: Credentials,
     /// What keys look like, and the pepper that goes into their digests.
     pub(crate) keys: Option<Keys>,
-    /// Where keys and scopes are kept: `sqlite:PATH` for an embedded database, or `file:PATH` for a file or a folder of
-    /// files that something else writes, such as a mounted Secret.
+    /// Where keys and scopes are kept: `sqlite:PATH` for an embedded database, `postgres://USER:PASSWORD@HOST/DATABASE`
+    /// for one that many share, or `file:PATH` for a file or a folder of files that something else writes, such as a
+    /// mounted Secret.
     #[schemars(example = "sqlite:./keyward.db")]
     pub(crate) store: Option<String>,
     /// How the copy of the store in memory is kept up.
@@ -341,7 +342,7 @@ pub(crate) enum Alphabet {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Sync {
-    /// How often the store is asked for news when it gives no sign. Default: `250ms` for `sqlite:`, `10s` for `file:`.
+    /// How often the store is asked for news when it gives no sign. Default: `250ms` for `sqlite:`, `1s` for `postgres:`, `10s` for `file:`.
     pub(crate) poll: Option<Time>,
     /// How old the last news may be, when the store cannot be reached, before every request is answered with 503.
     pub(crate) max_staleness: Time,

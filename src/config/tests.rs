@@ -127,8 +127,13 @@ fn sections() {
 
 #[test]
 fn the_store_decides_how_often_it_is_asked() {
-    let text = "version: 1\nkeys: { pepper: { file: pepper } }\nstore: file:records\nproxy: { upstream: http://app }\n";
-    assert_eq!(load_text(text, &Overrides::default()).unwrap().sync.poll_interval, Duration::from_secs(10));
+    for (store, seconds) in [("file:records", 10), ("postgres://kw@localhost/keys", 1)] {
+        let text = format!(
+            "version: 1\nkeys: {{ pepper: {{ file: pepper }} }}\nstore: {store}\nproxy: {{ upstream: http://app }}\n"
+        );
+        let config = load_text(&text, &Overrides::default()).unwrap();
+        assert_eq!(config.sync.poll_interval, Duration::from_secs(seconds), "{store}");
+    }
 }
 
 #[test]

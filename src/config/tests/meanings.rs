@@ -121,7 +121,7 @@ fn routes_that_could_not_work() {
 }
 
 #[test]
-fn keys_peppers_and_stores() {
+fn keys_and_peppers() {
     let keys = |keys: &str| format!("version: 1\nkeys: {keys}\nstore: file:x\nproxy: {{ upstream: http://app }}\n");
     for (section, expected) in [
         (
@@ -167,12 +167,21 @@ fn keys_peppers_and_stores() {
         "6:13: keys.shapes[1].name: \"a\" is the name of two shapes\n7:5: keys.shapes[2]: fits the same keys as the \
          shape \"a\"; keep one of them",
     );
+}
+
+#[test]
+fn stores_that_are_none() {
     for (store, expected) in [
-        ("keys.db", "a store is sqlite:PATH (an embedded database) or file:PATH (files that something else writes)"),
+        (
+            "keys.db",
+            "a store is sqlite:PATH (an embedded database), postgres://USER@HOST/DATABASE or file:PATH (files that \
+             something else writes)",
+        ),
         (
             "nats://bus",
-            "this version keeps its records in sqlite:PATH or file:PATH; PostgreSQL and NATS are not in it yet",
+            "this version keeps its records in sqlite:PATH, postgres://… or file:PATH; NATS is not in it yet",
         ),
+        ("postgres://kw:hunter2@localhost", "the database is missing; write postgres://USER@HOST/DATABASE"),
         ("'sqlite:'", "the path after the colon is missing"),
     ] {
         let text = format!("{NEEDED}proxy: {{ upstream: http://app }}\n").replace("sqlite:keys.db", store);

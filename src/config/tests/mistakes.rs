@@ -225,7 +225,8 @@ fn all_mistakes_come_in_one_run_and_in_order() {
             "5:41: proxy.trusted_proxies[3]: \"x\" is no address and no network; write 192.0.2.7, 192.0.2.0/24, \
              2001:db8::7 or 2001:db8::/32\n",
             "6:15: log.level: \"loud\" is no level; levels are error, warn, info, debug, trace, off\n",
-            "7:8: store: a store is sqlite:PATH (an embedded database) or file:PATH (files that something else writes)",
+            "7:8: store: a store is sqlite:PATH (an embedded database), postgres://USER@HOST/DATABASE or file:PATH \
+             (files that something else writes)",
         ),
     );
     let many =

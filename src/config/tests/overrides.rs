@@ -130,8 +130,8 @@ fn mistakes_say_where_the_value_is_from() {
         (
             &[],
             &[("store", "mysql://root:hunter2@db")],
-            "--set store: a store is sqlite:PATH (an embedded database) or file:PATH (files that something else \
-             writes)",
+            "--set store: a store is sqlite:PATH (an embedded database), postgres://USER@HOST/DATABASE or file:PATH \
+             (files that something else writes)",
         ),
     ] {
         let overrides = Overrides { env: pairs(env), set: pairs(set) };

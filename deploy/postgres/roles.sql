@@ -1,0 +1,54 @@
+-- Who may do what in Keyward's schema. Run by a superuser in the database that Keyward shall use, before
+-- `keyward init --store postgres://…`, and once more after it and after every upgrade that changes the tables:
+--
+--     psql -d keyward -f deploy/postgres/roles.sql
+--
+-- keyward_owner makes the tables (`keyward init`), keyward_writer commits (`keyward key …`), keyward_reader only reads
+-- (`keyward serve`). They cannot log in themselves; give them to users that can:
+--
+--     create role sidecar login password '…' in role keyward_reader;
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['keyward_owner', 'keyward_writer', 'keyward_reader'] loop
+        if to_regrole(name) is null then
+            begin
+                execute format('create role %I nologin', name);
+            exception when duplicate_object or unique_violation then
+                null;   -- made by somebody else at this moment
+            end;
+        end if;
+    end loop;
+end $$;
+
+create schema if not exists keyward;
+alter schema keyward owner to keyward_owner;
+revoke all on schema keyward from public;
+grant usage on schema keyward to keyward_writer, keyward_reader;
+
+do $$
+declare
+    name text;
+begin
+    if to_regclass('keyward.meta') is null then
+        raise notice 'the schema is there; make the tables with `keyward init --store URL`, then run this once more';
+        return;
+    end if;
+
+    -- Whoever made the tables, they belong to the owner.
+    foreach name in array array['meta', 'record', 'audit'] loop
+        execute format('alter table keyward.%I owner to keyward_owner', name);
+    end loop;
+    alter function keyward.only_in_a_commit() owner to keyward_owner;
+
+    -- Who reads needs of the audit only what tells one history from another.
+    grant select on keyward.meta, keyward.record to keyward_reader, keyward_writer;
+    grant select (rev, chain) on keyward.audit to keyward_reader;
+
+    -- Who writes adds to the history and changes nothing in it.
+    grant update (rev, chain) on keyward.meta to keyward_writer;
+    grant insert, update on keyward.record to keyward_writer;
+    grant select, insert on keyward.audit to keyward_writer;
+end $$;

@@ -1,0 +1,122 @@
+//! Connections to the server: a few that are kept, each lent to one caller at a time, so that a pull whose reader takes
+//! its time holds up nobody. One that was not given back whole is closed: what it was doing ends with it.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client, Notification};
+
+use super::address::Way;
+use super::tls::Connector;
+use super::trouble::Trouble;
+
+/// How long to wait for an answer to something small.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait for the next part of something large.
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// More connections than this are closed after use.
+const IDLE: usize = 2;
+
+/// Waits for an answer, but not for ever: a server that is frozen keeps its connections open.
+pub(super) async fn within<T, E: Into<Trouble>>(
+    limit: Duration,
+    doing: &'static str,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Trouble> {
+    match timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(Trouble::Slow(doing)),
+    }
+}
+
+/// One connection, and the task that moves its bytes.
+pub(super) struct Link {
+    pub(super) client: Client,
+    mover: JoinHandle<()>,
+}
+
+impl Link {
+    /// Connects. What the server announces by itself goes to `hear`.
+    pub(super) async fn connect(way: &Way, hear: impl Fn(Notification) + Send + 'static) -> Result<Self, Trouble> {
+        let connector = Connector::new(&way.tls)?;
+        let (client, mut connection) = within(PATIENCE, "connecting", way.config.connect(connector)).await?;
+        let mover = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    hear(notification);
+                }
+            }
+        });
+        Ok(Self { client, mover })
+    }
+
+    /// Resolves when the connection is no longer there.
+    pub(super) async fn ended(&mut self) {
+        // A panic in it is an end too.
+        let _ = (&mut self.mover).await;
+    }
+}
+
+impl Drop for Link {
+    /// Without this the task would wait for the answers that are due, from a frozen server for ever.
+    fn drop(&mut self) {
+        self.mover.abort();
+    }
+}
+
+/// The connections.
+pub(super) struct Pool {
+    way: Way,
+    idle: Mutex<Vec<Link>>,
+}
+
+impl Pool {
+    pub(super) fn new(way: Way) -> Self {
+        Self { way, idle: Mutex::default() }
+    }
+
+    /// A connection on which nothing is going on.
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Trouble> {
+        let kept = {
+            let mut idle = self.idle();
+            idle.retain(|link| !link.client.is_closed());
+            idle.pop()
+        };
+        let link = match kept {
+            Some(link) => link,
+            None => Link::connect(&self.way, |_| {}).await?,
+        };
+        Ok(Lease { link, pool: Arc::clone(self) })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
+        // The list is whole after every step.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection for as long as somebody uses it. Dropping it closes it.
+pub(super) struct Lease {
+    link: Link,
+    pool: Arc<Pool>,
+}
+
+impl Lease {
+    pub(super) fn client(&self) -> &Client {
+        &self.link.client
+    }
+
+    /// Gives the connection back: nothing is going on there any more, and no transaction is open.
+    pub(super) fn give_back(self) {
+        let Self { link, pool } = self;
+        let mut idle = pool.idle();
+        if idle.len() < IDLE && !link.client.is_closed() {
+            idle.push(link);
+        }
+    }
+}

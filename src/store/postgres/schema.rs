@@ -1,0 +1,124 @@
+//! Making the tables, and bringing those of an older version up. Several who try at once take turns, and all but the
+//! first find it done.
+
+use std::time::SystemTime;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::link::{LONG_PATIENCE, Lease, PATIENCE, within};
+use super::trouble::Trouble;
+use crate::auth::digest::PepperCheck;
+use crate::auth::grant::Timestamp;
+use crate::store::chain::{self, Link};
+
+/// The version of the tables. A newer one may hold restrictions that this program would not enforce, so it is refused.
+pub(super) const FORMAT: i32 = 1;
+
+/// What leads from each format to the next; from none to the first, to begin with.
+const STEPS: [&str; FORMAT as usize] = [include_str!("schema.sql")];
+
+/// "Keyward": the advisory lock of those who change the tables.
+const LOCK: i64 = 0x004b_6579_7761_7264;
+
+/// Refuses tables that this version does not know.
+pub(super) fn can_read(format: i32) -> Result<(), Trouble> {
+    if format == FORMAT {
+        return Ok(());
+    }
+    let what_to_do = if format < FORMAT {
+        "a command that writes, such as `keyward scope create`, brings it up with a user that owns the tables"
+    } else {
+        "use the version that wrote it, or a later one"
+    };
+    Err(Trouble::Refused(format!(
+        "it has format {format} and this version of keyward reads format {FORMAT}; {what_to_do}"
+    )))
+}
+
+/// Makes the tables, or brings them up; does nothing where they are as they should be. Says whether they were made.
+pub(super) async fn prepare(lease: Lease, check: PepperCheck) -> Result<bool, Trouble> {
+    if within(PATIENCE, "looking for the tables", format(lease.client(), check)).await? == Some(FORMAT) {
+        lease.give_back();
+        return Ok(false);
+    }
+    let made = within(LONG_PATIENCE, "making the tables", try_prepare(lease.client(), check)).await?;
+    lease.give_back();
+    Ok(made)
+}
+
+async fn try_prepare(client: &Client, check: PepperCheck) -> Result<bool, Trouble> {
+    client.batch_execute("begin isolation level read committed; set local lock_timeout = '10s'").await?;
+    client.query_typed("select pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    let before = format(client, check).await?;
+    match before {
+        Some(FORMAT) => {}
+        Some(format) if !(0..FORMAT).contains(&format) => can_read(format)?,
+        Some(_) | None => {
+            let steps = STEPS.iter().skip(usize::try_from(before.unwrap_or(0)).unwrap_or(0));
+            if before.is_none() {
+                make_schema(client).await?;
+            }
+            for step in steps {
+                client.batch_execute(step).await?;
+            }
+            match before {
+                None => begin_history(client, check).await?,
+                Some(_) => client.batch_execute(&format!("update keyward.meta set format = {FORMAT}")).await?,
+            }
+        }
+    }
+    client.batch_execute("commit").await?;
+    Ok(before.is_none())
+}
+
+/// The format of the tables that are there, if they are of this pepper.
+async fn format(client: &Client, check: PepperCheck) -> Result<Option<i32>, Trouble> {
+    // Not `to_regclass`: what that has not found once, it does not look for again in the same transaction.
+    let there = "select exists (
+        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'keyward' and c.relname = 'meta')";
+    if !client.query_typed_one(there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    let row = client.query_typed_opt("select format, pepper_check from keyward.meta", &[]).await?;
+    let row =
+        row.ok_or_else(|| Trouble::Refused("its table keyward.meta is empty; put a backup in its place".to_owned()))?;
+    match PepperCheck::from_hex(row.try_get(1)?) == Some(check) {
+        true => Ok(Some(row.try_get(0)?)),
+        false => Err(Trouble::WrongPepper),
+    }
+}
+
+/// Whoever may use the schema need not be allowed to make one.
+async fn make_schema(client: &Client) -> Result<(), Trouble> {
+    let there = "select exists (select from pg_catalog.pg_namespace where nspname = 'keyward')";
+    match client.query_typed_one(there, &[]).await?.try_get(0)? {
+        true => Ok(()),
+        false => Ok(client.batch_execute("create schema keyward").await?),
+    }
+}
+
+async fn begin_history(client: &Client, check: PepperCheck) -> Result<(), Trouble> {
+    let at = Timestamp::from(SystemTime::now()).to_string();
+    let (entry, content) = (r#"{"action":"store.create"}"#, chain::content([]));
+    let head = Link { previous: [0; 32], number: 0, at: &at, entry, content }.head();
+    client
+        .execute_typed(
+            "insert into keyward.meta (one, rev, chain, floor, format, pepper_check) values (1, 0, $1, 0, $2, $3)",
+            &[(&head.as_slice(), Type::BYTEA), (&FORMAT, Type::INT4), (&check.to_hex(), Type::TEXT)],
+        )
+        .await?;
+    client
+        .execute_typed(
+            "insert into keyward.audit (rev, at, entry, content, chain) values (0, $1, $2::text::json, $3, $4)",
+            &[
+                (&at, Type::TEXT),
+                (&entry, Type::TEXT),
+                (&content.as_slice(), Type::BYTEA),
+                (&head.as_slice(), Type::BYTEA),
+            ],
+        )
+        .await?;
+    Ok(())
+}

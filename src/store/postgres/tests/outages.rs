@@ -1,0 +1,204 @@
+//! Servers that are away, stopped, frozen, full, or busy with somebody else, and writers that die.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+
+use tokio_postgres::error::SqlState;
+
+use super::super::trouble::{Refusal, Trouble};
+use super::super::write;
+use super::server::Server;
+use super::*;
+
+fn is_unavailable<T: fmt::Debug>(answer: Result<T, CommitError>) -> String {
+    match answer {
+        Err(CommitError::Store(error @ StoreError::Unavailable { .. })) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Another program with a transaction of its own, which ends when this is dropped.
+struct Session(Child);
+
+impl Session {
+    /// Runs SQL, and waits until it is done.
+    fn doing(database: &Database, sql: &str) -> Self {
+        let mut child = database.psql("kw").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{sql};\n\\echo done").unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while line.trim() != "done" {
+            line.clear();
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "{sql}");
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_named_without_its_password_and_used_when_it_is_back() {
+    if server::is_lacking() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let place = Place::on(server.database());
+    let store = place.named("&password=hunter2");
+    let since = store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    server.stop();
+    for _ in 0..2 {
+        let error = store.pull(Some(since)).await.unwrap_err().to_string();
+        assert!(error.contains(&place.database.name) && !error.contains("hunter2") && !error.contains("kw"), "{error}");
+        let error = is_unavailable(store.commit(commit_of(&[key("k2", "CI")])).await);
+        assert!(!error.contains("hunter2") && !format!("{store:?}").contains("hunter2"), "{error}");
+    }
+    server.start_again();
+    assert_eq!(store.commit(commit_of(&[key("k2", "CI")])).await.unwrap().number, 2);
+    let pull = pull(&store, Some(since), false).await.unwrap();
+    assert_eq!(records(pull).await.unwrap().len(), 1);
+}
+
+/// Failure 17.
+#[tokio::test]
+async fn failure_17_a_frozen_server_is_given_up_on_and_used_when_it_goes_on() {
+    if server::is_lacking() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let place = Place::on(server.database());
+    let store = place.open();
+    let since = store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    store.pull(None).await.unwrap();
+    server.signal("STOP");
+    let began = Instant::now();
+    // Once on a connection that is open, once on a new one.
+    for _ in 0..2 {
+        let error = store.pull(Some(since)).await.unwrap_err().to_string();
+        assert!(error.contains("did not answer in time"), "{error}");
+    }
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(8) && waited < Duration::from_secs(15), "{waited:?}");
+    server.signal("CONT");
+    assert_eq!(soon(store.commit(commit_of(&[key("k2", "CI")]))).await.unwrap().number, 2);
+    assert_eq!(soon(everything(&store)).await.len(), 2);
+}
+
+/// Failure 4: a writer that stops in the middle of its transaction. And 5: a transaction of somebody else.
+#[tokio::test]
+async fn failures_4_and_5_a_writer_that_stops_holds_up_writers_for_five_seconds_and_readers_not_at_all() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let store = place.open();
+    let since = store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    let unrelated = Session::doing(&place.database, "begin; select pg_current_xact_id()");
+    store.commit(commit_of(&[key("k2", "CI")])).await.unwrap();
+    assert_eq!(store.pull(Some(since)).await.unwrap().revision.number, 2);
+    drop(unrelated);
+
+    let holder = Session::doing(&place.database, "begin; update keyward.meta set rev = rev + 1");
+    let began = Instant::now();
+    let error = is_unavailable(store.commit(commit_of(&[key("k3", "CI")])).await);
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(8), "{waited:?}");
+    assert!(error.contains("another program has held its write lock") && error.contains("pg_stat_activity"), "{error}");
+    assert_eq!(soon(store.pull(Some(since))).await.unwrap().revision.number, 2);
+    drop(holder);
+    assert_eq!(soon(store.commit(commit_of(&[key("k3", "CI")]))).await.unwrap().number, 3);
+}
+
+/// One of ours that freezes in the middle is thrown out by the server.
+#[tokio::test]
+async fn failure_4_a_writer_of_ours_that_freezes_is_thrown_out() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let pool = Arc::new(Pool::new(Address::parse(&place.database.url("kw", "")).unwrap().main));
+    let frozen = pool.lease().await.unwrap();
+    write::write(frozen.client(), &commit_of(&[key("k1", "half")]), check(1)).await.map_err(|_| ()).unwrap();
+    let idle = "select count(*) = 0 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'";
+    assert_eq!(place.database.sql(idle), "f");
+    until("the server throws it out", &place.database, idle).await;
+    assert_eq!(place.other.commit(commit_of(&[key("k2", "whole")])).await.unwrap().number, 1);
+    assert_eq!(names(&everything(&place.other).await), ["k2"]);
+    assert!(frozen.client().batch_execute("commit").await.is_err());
+}
+
+/// A connection that breaks at each step of a commit: it is made, or it is not, and we know which.
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_looked_for() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let pool = Arc::new(Pool::new(Address::parse(&place.database.url("kw", "")).unwrap().main));
+    let lost = || Trouble::Slow("committing");
+    // It was made, and the answer got lost.
+    let made = place.other.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    assert!(write::settle(&pool, made, lost()).await.is_ok());
+    // It was not: the server has ended the session before.
+    let lease = pool.lease().await.unwrap();
+    let planned = write::write(lease.client(), &commit_of(&[key("k2", "CI")]), check(1)).await.map_err(|_| ()).unwrap();
+    place.database.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and state = 'idle in transaction'",
+    );
+    let ended = Trouble::Sql(lease.client().batch_execute("commit").await.unwrap_err());
+    assert!(ended.is(&[SqlState::ADMIN_SHUTDOWN]) || matches!(&ended, Trouble::Sql(error) if error.is_closed()));
+    drop(lease);
+    assert!(matches!(write::settle(&pool, planned, ended).await, Err(Refusal::Trouble(Trouble::Sql(_)))));
+    // It is still under way: whoever looks waits for its end.
+    let slow = Session::doing(&place.database, "begin; update keyward.meta set rev = rev");
+    let look = write::settle(&pool, planned, lost());
+    assert!(timeout(Duration::from_millis(300), look).await.is_err());
+    drop(slow);
+    assert!(matches!(write::settle(&pool, planned, lost()).await, Err(Refusal::Trouble(Trouble::Slow(_)))));
+    assert_eq!(place.other.commit(commit_of(&[key("k3", "CI")])).await.unwrap().number, 2);
+}
+
+/// Whoever is killed while a pull is under way must not make half of the records look like all.
+#[tokio::test]
+async fn a_pull_that_breaks_off_is_an_error_and_not_an_end() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let store = place.open();
+    for part in 0..4 {
+        let many: Vec<Put> = (0..10_000).map(|n| key(&format!("n{part}-{n:05}"), "many")).collect();
+        store.commit(commit_of(&many)).await.unwrap();
+    }
+    let mut pull = store.pull(None).await.unwrap();
+    assert!(pull.records.next().await.unwrap().is_some());
+    place.database.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()",
+    );
+    let rest = pull.records.collect().await;
+    assert!(matches!(rest, Err(StoreError::Unavailable { .. })), "{:?}", rest.map(|records| records.len()));
+    assert_eq!(everything(&store).await.len(), 40_000);
+}
+
+/// A caller that gives up in the middle of a commit leaves nothing behind.
+#[tokio::test]
+async fn a_commit_that_is_given_up_is_not_made() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let store = place.open();
+    let holder = Session::doing(&place.database, "begin; update keyward.meta set rev = rev");
+    let puts = [key("k1", "CI")];
+    assert!(timeout(Duration::from_millis(200), store.commit(commit_of(&puts))).await.is_err());
+    drop(holder);
+    assert_eq!(soon(store.commit(commit_of(&[key("k2", "CI")]))).await.unwrap().number, 1);
+    assert_eq!(names(&everything(&store).await), ["k2"]);
+}
