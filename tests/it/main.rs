@@ -15,6 +15,7 @@ mod forwarding; // what passes, what is removed and what is added
 mod hostile; // what attackers send, by row of the catalogue
 mod http2; // the same rules for those who speak HTTP/2
 mod limits; // how often a key may be used
+mod postgres; // keys in a database that many share
 mod proxy_protocol; // who the client is, as a balancer tells it
 mod reload; // another config, while it runs
 mod revocation; // how soon a change of the store holds

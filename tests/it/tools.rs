@@ -1,5 +1,7 @@
 //! Programs that are not `keyward serve`: found or reported missing, started, listened to, signalled, and never left behind.
 
+pub(crate) mod postgres;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;

@@ -27,6 +27,9 @@ const SETTINGS: &[&str] = &[
     "logging_collector=off",
 ];
 
+/// The port of those that have no TCP: it is in the name of the socket.
+const PORT: u16 = 5432;
+
 /// Starts the server, waits until nobody uses it for two seconds, stops it, and takes its folder away.
 const GUARD: &str = r#"
 exec 9<"$1"; data=$2; shift 2
@@ -102,14 +105,16 @@ fn arguments(folder: &Path, settings: &[String]) -> Vec<String> {
     arguments
 }
 
-fn is_ready(folder: &Path) -> bool {
-    let status = unprivileged("pg_isready", true).args(["-q", "-h"]).arg(folder).args(["-d", "postgres"]).status();
+fn is_ready(folder: &Path, port: u16) -> bool {
+    let port = port.to_string();
+    let status =
+        unprivileged("pg_isready", true).args(["-q", "-p", &port, "-h"]).arg(folder).args(["-d", "postgres"]).status();
     status.is_ok_and(|status| status.success())
 }
 
-fn wait_until_ready(folder: &Path) {
+fn wait_until_ready(folder: &Path, port: u16) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_ready(folder) {
+    while !is_ready(folder, port) {
         assert!(Instant::now() < deadline, "PostgreSQL does not start in {}", folder.display());
         thread::sleep(Duration::from_millis(20));
     }
@@ -134,7 +139,7 @@ fn shared() -> &'static Shared {
         // Of several who come first, one starts it. Its guard cannot stop it: all of them hold the other lock.
         let starting = open("starting");
         starting.lock().unwrap();
-        if !is_ready(&folder) {
+        if !is_ready(&folder, PORT) {
             let data = folder.join("data");
             let _ = fs::remove_dir_all(&data);
             make_folder(&data);
@@ -148,7 +153,7 @@ fn shared() -> &'static Shared {
             let mut guard = guard.spawn().unwrap();
             // It outlives this process, but must not become its zombie.
             thread::spawn(move || guard.wait());
-            wait_until_ready(&folder);
+            wait_until_ready(&folder, PORT);
         }
         drop(starting);
         Shared { folder, _in_use: in_use }
@@ -158,19 +163,20 @@ fn shared() -> &'static Shared {
 /// A new database.
 pub(crate) struct Database {
     folder: PathBuf,
+    port: u16,
     pub(crate) name: String,
 }
 
 impl Database {
     /// One on the shared server.
     pub(crate) fn new() -> Self {
-        Self::at(&shared().folder)
+        Self::at(&shared().folder, PORT)
     }
 
-    fn at(folder: &Path) -> Self {
+    fn at(folder: &Path, port: u16) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}_{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let postgres = Self { folder: folder.to_owned(), name: "postgres".to_owned() };
+        let postgres = Self { folder: folder.to_owned(), port, name: "postgres".to_owned() };
         postgres.sql(&format!("create database {name}"));
         Self { name, ..postgres }
     }
@@ -198,7 +204,7 @@ impl Database {
     pub(crate) fn psql(&self, user: &str) -> Command {
         let mut psql = unprivileged("psql", false);
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", &self.name, "-h"]);
-        psql.arg(&self.folder);
+        psql.arg(&self.folder).arg("-p").arg(self.port.to_string());
         psql
     }
 }
@@ -206,6 +212,7 @@ impl Database {
 /// A server of one test. Dropping it stops it.
 pub(crate) struct Server {
     folder: tempfile::TempDir,
+    port: u16,
     settings: Vec<String>,
     process: Option<Child>,
 }
@@ -219,9 +226,31 @@ impl Server {
         make_folder(&data);
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
         initialise(&data);
-        let mut server = Self { folder, settings: settings.to_vec(), process: None };
+        let mut server = Self { folder, port: PORT, settings: settings.to_vec(), process: None };
         server.start_again();
         server
+    }
+
+    /// Starts one that lets people in over TCP with TLS and not without, and gives its port.
+    pub(crate) fn start_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Self::start(&[]);
+        let data = server.folder.path().join("data");
+        for (from, to) in [(certificate, "server.pem"), (key, "server.key")] {
+            fs::copy(from, data.join(to)).unwrap();
+            fs::set_permissions(data.join(to), fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                std::os::unix::fs::chown(data.join(to), Some(65534), Some(65534)).unwrap();
+            }
+        }
+        fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all all trust\n").unwrap();
+        server.stop();
+        let settings = ["ssl=on", "ssl_cert_file=server.pem", "ssl_key_file=server.key", "listen_addresses=localhost"];
+        server.settings.extend(settings.map(str::to_owned));
+        server.settings.push(format!("port={port}"));
+        server.port = port;
+        server.start_again();
+        (server, port)
     }
 
     /// Starts it after it was stopped.
@@ -229,7 +258,7 @@ impl Server {
         let mut command = unprivileged("postgres", false);
         command.args(arguments(self.folder.path(), &self.settings)).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.process_group(0).spawn().unwrap());
-        wait_until_ready(self.folder.path());
+        wait_until_ready(self.folder.path(), self.port);
     }
 
     /// Stops it, and all of its connections with it.
@@ -251,12 +280,7 @@ impl Server {
 
     /// A new database.
     pub(crate) fn database(&self) -> Database {
-        Database::at(self.folder.path())
-    }
-
-    /// Where it is.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        Database::at(self.folder.path(), self.port)
     }
 }
 
