@@ -53,7 +53,7 @@ pub use self::live::Live;
 use self::reply::{Answer, Hints, Replies};
 use self::request_id::RequestId;
 pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
-use self::upstream::{Target, Upstream};
+use self::upstream::{Protocol, Target, Upstream};
 use self::watch::Watch;
 use self::worker::{Current, OpenConnection, Worker};
 use crate::auth::address::{Networks, client_address};
@@ -239,6 +239,7 @@ struct Shared {
     http2: bool,
     identity: IdentityNames,
     target: Target,
+    protocol: Protocol,
     default_host: HeaderValue,
     limits: Limits,
     replica: Arc<Replica>,
@@ -443,6 +444,7 @@ impl Shared {
             tls: config.tls,
             http2: config.http2,
             target: config.upstream,
+            protocol: config.upstream_protocol,
             limits: config.limits,
             replica,
             metrics,

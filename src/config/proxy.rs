@@ -13,6 +13,7 @@ use super::secrecy::without;
 use super::{upstream, values};
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
+use crate::proxy::upstream::Protocol;
 use crate::proxy::{Config, Limits, Workers};
 use crate::tls;
 
@@ -74,6 +75,10 @@ pub(super) fn proxy(
     Some(Config {
         listen: listen?,
         upstream: upstream?,
+        upstream_protocol: match raw.upstream_protocol {
+            raw::UpstreamProtocol::Http1 => Protocol::Http1,
+            raw::UpstreamProtocol::Http2 => Protocol::Http2,
+        },
         workers: workers(raw.workers),
         trusted_proxies: trusted_proxies?,
         proxy_protocol: proxy_protocol?,

@@ -64,6 +64,8 @@ pub(crate) struct Proxy {
     /// The server behind: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
     #[schemars(example = "http://127.0.0.1:9000")]
     pub(crate) upstream: Option<String>,
+    /// What is spoken with the upstream. `http2` must be known to work: in the clear nobody is asked.
+    pub(crate) upstream_protocol: UpstreamProtocol,
     /// Who the upstream is and who we are, for an upstream by `https:`. The files are read again when they change.
     pub(crate) upstream_tls: Option<UpstreamTls>,
     /// Number of worker threads, or `auto`: as many as there are CPUs, or as the cgroup's quota allows, rounded up.
@@ -101,6 +103,7 @@ impl Default for Proxy {
         Self {
             listen: "0.0.0.0:8080".to_owned(),
             upstream: None,
+            upstream_protocol: UpstreamProtocol::Http1,
             upstream_tls: None,
             workers: Workers::Word(AutoWord::Auto),
             trusted_proxies: Vec::new(),
@@ -133,6 +136,16 @@ pub(crate) struct Tls {
     pub(crate) client_ca: Option<String>,
     /// Whether every client must have a certificate, or only those that have one must have a good one. Default: `required`.
     pub(crate) client_auth: Option<ClientAuth>,
+}
+
+/// What is spoken with the upstream.
+#[derive(Clone, Copy, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UpstreamProtocol {
+    /// HTTP/1.1, which every server speaks.
+    Http1,
+    /// HTTP/2, which gRPC needs.
+    Http2,
 }
 
 /// Who the upstream is and who we are, for an upstream by `https:`.

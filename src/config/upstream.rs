@@ -54,6 +54,7 @@ fn is_itself(authority: &str, listen: SocketAddr) -> bool {
 /// Our side of TLS with the upstream at this authority.
 fn client(raw: &raw::Proxy, authority: &str, base: &Path, reads_files: bool, report: &mut Report) -> Option<Client> {
     let at = OptionPath::of(["proxy", "upstream_tls"]);
+    let http2 = raw.upstream_protocol == raw::UpstreamProtocol::Http2;
     let raw = raw.upstream_tls.as_ref();
     if let Some(raw::UpstreamTls { certificate, key, .. }) = raw
         && certificate.is_some() != key.is_some()
@@ -69,7 +70,7 @@ fn client(raw: &raw::Proxy, authority: &str, base: &Path, reads_files: bool, rep
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = raw.and_then(|raw| raw.server_name.as_deref()).unwrap_or(host);
     let files = raw.map(|raw| files(raw, base)).unwrap_or_default();
-    match Client::load(&files, name, false) {
+    match Client::load(&files, name, http2) {
         Ok(client) => Some(client),
         Err(error) => {
             let is = |path: Option<&std::path::PathBuf>| error.path().is_some() && error.path() == path.map(|p| &**p);

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use http::header::{
-    AUTHORIZATION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -149,6 +150,25 @@ impl Outbound {
             hyper::upgrade::on(&mut request)
         });
         Ok(Self { request: Some(request), tunnel })
+    }
+
+    /// Writes it as HTTP/2 has it: the host in the target, and nothing about the connection but that trailers are welcome
+    /// (RFC 9113 sections 8.2.2 and 8.3.1). WebSockets are of HTTP/1.1.
+    pub(super) fn become_http2(&mut self, scheme: &'static str) -> Result<(), Failure> {
+        self.tunnel = None;
+        let Some(request) = &mut self.request else { return Err(Failure::Broken) };
+        let headers = request.headers_mut();
+        for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        let host = headers.remove(HOST);
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Scheme::try_from(scheme).ok();
+        parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failure::BadRequest)?;
+        *request.version_mut() = Version::HTTP_2;
+        Ok(())
     }
 
     /// Takes the request out, for sending it; `None` when it has been sent.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use super::reply::Deny;
-use super::upstream::Target;
+use super::upstream::{Protocol, Target};
 use super::watch::WaitLimits;
 use crate::auth::Locksmith;
 use crate::auth::address::Networks;
@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The server behind.
     pub upstream: Target,
+    /// What is spoken with it.
+    pub upstream_protocol: Protocol,
     /// Number of worker threads.
     pub workers: Workers,
     /// The peers whose forwarding headers are believed.

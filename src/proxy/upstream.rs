@@ -3,6 +3,8 @@
 //! What cannot be sent twice is not: a request goes to another connection only when the first one turned out closed
 //! before anything of it was written.
 
+mod multiplexed;
+
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -48,19 +50,60 @@ impl Target {
             Self::Unix(_) => "localhost",
         }
     }
+
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Http(_) | Self::Unix(_) => "http",
+            Self::Https { .. } => "https",
+        }
+    }
+}
+
+/// What is spoken with the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without asking where it is in the clear.
+    Http2,
 }
 
 /// One worker's way to the upstream.
 pub(super) struct Upstream {
     target: Target,
+    protocol: Protocol,
     limits: Limits,
     sweeper: Arc<Sweeper>,
     /// Unused connections, the warmest last. Only this worker's thread takes the lock, so it is never contended.
     idle: Mutex<Vec<Connection>>,
     /// Whether another config is in force: connections are then no longer kept.
     retired: AtomicBool,
+    /// The one connection of HTTP/2.
+    multiplexed: multiplexed::Shared,
     /// Whether TLS has worked, or nothing was said yet.
     secured: AtomicBool,
+}
+
+/// A connection that has just been made.
+enum Opened {
+    Http1(Connection),
+    Http2(multiplexed::Sender),
+}
+
+impl Opened {
+    fn into_http1(self) -> Option<Connection> {
+        match self {
+            Self::Http1(connection) => Some(connection),
+            Self::Http2(_) => None,
+        }
+    }
+
+    fn into_http2(self) -> Option<multiplexed::Sender> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(sender) => Some(sender),
+        }
+    }
 }
 
 struct Connection {
@@ -101,7 +144,11 @@ impl Body for Upload {
         if let Some(watch) = &self.watch {
             wait_for(watch, frame.is_pending());
         }
-        frame
+        // Trailers could be anything that a header may not be (reliability catalogue 54).
+        match frame {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -114,7 +161,9 @@ impl Body for Upload {
 }
 
 /// A connection that is in use. It goes back to the pool when its answer has been read to the end, and is closed if not.
-pub(super) struct Lease {
+pub(super) struct Lease(Option<Leased>);
+
+struct Leased {
     upstream: Arc<Upstream>,
     connection: Connection,
     /// Whether the request may still be on its way although the answer is complete.
@@ -122,9 +171,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Of a connection that others use as well.
+    fn none() -> Self {
+        Self(None)
+    }
+
     /// The answer is complete.
     pub(super) fn give_back(self) {
-        let Self { upstream, mut connection, uploads } = self;
+        let Some(Leased { upstream, mut connection, uploads }) = self.0 else { return };
         if uploads {
             tokio::spawn(async move {
                 if connection.sender.ready().await.is_ok() {
@@ -138,26 +192,32 @@ impl Lease {
 }
 
 impl Upstream {
-    pub(super) fn new(target: Target, limits: Limits, sweeper: Arc<Sweeper>) -> Self {
+    pub(super) fn new(target: Target, protocol: Protocol, limits: Limits, sweeper: Arc<Sweeper>) -> Self {
         Self {
             target,
+            protocol,
             limits,
             sweeper,
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
+            multiplexed: multiplexed::Shared::default(),
             secured: AtomicBool::new(true),
         }
     }
 
     /// Whether this is the way to that target, within those limits.
-    pub(super) fn is(&self, target: &Target, limits: &Limits) -> bool {
-        (&self.target, &self.limits) == (target, limits)
+    pub(super) fn is(&self, target: &Target, protocol: Protocol, limits: &Limits) -> bool {
+        (&self.target, self.protocol, &self.limits) == (target, protocol, limits)
     }
 
     /// Closes unused connections now, and those in use after their answers.
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         self.lock().clear();
+        // Requests that are on their way hold it until they have ended.
+        if let Ok(mut shared) = self.multiplexed.try_lock() {
+            *shared = None;
+        }
     }
 
     /// Forgets unused connections that have been closed.
@@ -170,11 +230,14 @@ impl Upstream {
         self: &Arc<Self>,
         outbound: &mut Outbound,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
+        if self.protocol == Protocol::Http2 {
+            return Box::pin(self.send_multiplexed(outbound)).await;
+        }
         loop {
             let (mut connection, fresh) = match self.take().await {
                 Some(connection) => (connection, false),
                 // Connecting is rare, and its future large.
-                None => (Box::pin(self.connect()).await?, true),
+                None => (Box::pin(self.connect()).await?.into_http1().ok_or(Failure::Broken)?, true),
             };
             let Some(mut request) = outbound.take() else { return Err(Failure::Broken) };
             let uploads = !request.body().is_end_stream();
@@ -183,12 +246,12 @@ impl Upstream {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.watch.enter(Doing::Work);
-                    return Ok((response, Lease { upstream: self.clone(), connection, uploads }));
+                    return Ok((response, Lease(Some(Leased { upstream: self.clone(), connection, uploads }))));
                 }
                 Err(mut error) => match error.take_message() {
                     // Nothing of it was written: the connection had been closed while it was unused.
                     Some(request) if !fresh => outbound.put_back(request),
-                    Some(_) | None => return Err(failure(&connection, error.error())),
+                    Some(_) | None => return Err(failure(&connection.watch, error.error())),
                 },
             }
         }
@@ -213,7 +276,7 @@ impl Upstream {
         self.lock().push(connection);
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Opened, Failure> {
         match tokio::time::timeout(self.limits.connect_timeout, self.open()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => {
@@ -224,7 +287,7 @@ impl Upstream {
         }
     }
 
-    async fn open(&self) -> io::Result<Connection> {
+    async fn open(&self) -> io::Result<Opened> {
         match &self.target {
             Target::Http(authority) => self.handshake(TokioIo::new(dial(authority).await?)).await,
             Target::Https { authority, client } => {
@@ -245,10 +308,13 @@ impl Upstream {
         }
     }
 
-    async fn handshake<S>(&self, socket: S) -> io::Result<Connection>
+    async fn handshake<S>(&self, socket: S) -> io::Result<Opened>
     where
         S: Read + Write + Unpin + Send + 'static,
     {
+        if self.protocol == Protocol::Http2 {
+            return multiplexed::handshake(socket).await.map(Opened::Http2).map_err(io::Error::other);
+        }
         let mut builder = Builder::new();
         // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.
         builder.writev(false).allow_obsolete_multiline_headers_in_responses(true);
@@ -258,7 +324,7 @@ impl Upstream {
         let watch = self.sweeper.watch(limits);
         let watched = watch.clone();
         tokio::spawn(async move { drive(&watched, connection.with_upgrades(), |_| ()).await });
-        Ok(Connection { sender, watch })
+        Ok(Opened::Http1(Connection { sender, watch }))
     }
 
     /// A panic elsewhere cannot leave the pool half changed.
@@ -275,9 +341,9 @@ async fn dial(authority: &str) -> io::Result<TcpStream> {
 }
 
 /// Why an exchange that had begun came to nothing.
-fn failure(connection: &Connection, error: &hyper::Error) -> Failure {
-    if connection.watch.was_closed() {
-        return if connection.watch.is(Doing::Body) { Failure::ClientTimeout } else { Failure::Timeout };
+fn failure(watch: &Watch, error: &hyper::Error) -> Failure {
+    if watch.was_closed() {
+        return if watch.is(Doing::Body) { Failure::ClientTimeout } else { Failure::Timeout };
     }
     // What hyper calls the user's fault is the client's: its body broke off, or is no body.
     if error.is_user() {

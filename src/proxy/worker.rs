@@ -49,7 +49,7 @@ pub(super) type Accepted = (std::net::TcpStream, SocketAddr);
 impl Worker {
     fn new(live: Arc<Live>, open: Arc<AtomicUsize>, lifecycle: Lifecycle) -> Arc<Self> {
         let (shared, sweeper) = (live.shared(), Arc::<Sweeper>::default());
-        let upstream = Upstream::new(shared.target.clone(), shared.limits.clone(), sweeper.clone());
+        let upstream = Upstream::new(shared.target.clone(), shared.protocol, shared.limits.clone(), sweeper.clone());
         let current = Mutex::new(Current { shared, upstream: Arc::new(upstream) });
         let (draining, ids) = (AtomicBool::new(false), RequestIds::default());
         Arc::new(Self { live, current, sweeper, lifecycle, draining, open, ids })
@@ -61,9 +61,9 @@ impl Worker {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.live.is(&current.shared) {
             current.shared = self.live.shared();
-            let Shared { target, limits, .. } = &*current.shared;
-            if !current.upstream.is(target, limits) {
-                let upstream = Upstream::new(target.clone(), limits.clone(), self.sweeper.clone());
+            let Shared { target, protocol, limits, .. } = &*current.shared;
+            if !current.upstream.is(target, *protocol, limits) {
+                let upstream = Upstream::new(target.clone(), *protocol, limits.clone(), self.sweeper.clone());
                 std::mem::replace(&mut current.upstream, Arc::new(upstream)).retire();
             }
         }

@@ -76,7 +76,13 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        TlsConnector::from(self.config.clone()).connect(self.name.clone(), stream).await
+        let stream = TlsConnector::from(self.config.clone()).connect(self.name.clone(), stream).await?;
+        let is_http2 = self.config.alpn_protocols.iter().any(|protocol| protocol == b"h2");
+        // Old servers of HTTP/1.1 leave the question unanswered.
+        if is_http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the upstream does not offer HTTP/2"));
+        }
+        Ok(stream)
     }
 }
 

@@ -22,6 +22,7 @@ mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
 mod streaming; // bodies that do not fit into memory
 mod tls; // HTTPS, and certificates that change
+mod upstream_http2; // an upstream that speaks HTTP/2, as gRPC servers do
 mod upstream_tls; // an upstream by https, and what only looks like it
 mod vidbeo; // keys with permissions and addresses
 mod websocket; // tunnels: when they open, and how they end
