@@ -19,6 +19,7 @@ needs=(
   haproxy:haproxy       # in front, with the PROXY protocol in both versions
   /usr/lib/python3/dist-packages/requests/api.py:python3-requests # uploads what no memory holds
   initdb:postgresql     # a database server that lives as long as the tests do
+  pgbouncer:pgbouncer   # a pooler before it, that swallows notifications
   git:git               # names the files that are part of the project
 )
 [ $# -eq 0 ] || needs=("$@")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::support::{Key, Keyward, Site, Upstream, request, until};
-use super::tools::postgres::{self, Database, Server};
+use super::tools::postgres::{self, Database, Pooler, Server};
 use super::tools::{self, Program};
 
 /// Rows that an import commits at a time.
@@ -97,6 +97,33 @@ fn without_any_notification_a_revoked_key_is_refused_at_the_next_poll() {
     let keyward = site(&database, &upstream, "reader", "&listen=off").serve();
     let time = time_to_refuse(&writer, &keyward);
     assert!(time < Duration::from_millis(1500), "{time:?}");
+}
+
+/// Failure 3.
+#[test]
+fn failure_3_through_a_pooler_everything_works_but_notifications_and_they_go_past_it() {
+    if postgres::is_lacking() || tools::lacks(&["pgbouncer"]) {
+        return;
+    }
+    let (database, upstream) = (Database::new(), Upstream::start());
+    let pooler = Pooler::start(&database);
+    let site = |past_it| {
+        let url = pooler.url(&database, past_it);
+        Site::new(upstream.address(), &format!("store: {url:?}\nlog: {{ level: debug, access: none }}"))
+    };
+    let writer = site(false);
+    writer.create_key(&[]);
+    for (past_it, limit) in [(true, 500), (false, 1500)] {
+        let keyward = site(past_it).serve();
+        if past_it {
+            keyward.wait_for_line("listening for changes");
+        } else {
+            let line = keyward.wait_for_line_with("level", &"WARN".into());
+            assert!(line["message"].as_str().unwrap().contains("listen=HOST:PORT"), "{line}");
+        }
+        let time = time_to_refuse(&writer, &keyward);
+        assert!(time < Duration::from_millis(limit), "{past_it}: {time:?}");
+    }
 }
 
 #[test]

@@ -52,7 +52,11 @@ impl Link {
                 }
             }
         });
-        Ok(Self { client, mover })
+        let link = Self { client, mover };
+        // On tables without statistics, as after an import, the server takes a poll for something large and compiles it for
+        // half a second, to find that there is no news.
+        within(PATIENCE, "connecting", link.client.batch_execute("set jit = off")).await?;
+        Ok(link)
     }
 
     /// Resolves when the connection is no longer there.

@@ -59,7 +59,7 @@ fn programs() -> Option<PathBuf> {
     versions.filter(|folder| folder.join("initdb").exists()).max()
 }
 
-/// A command that is not run as root, and that ends with this thread unless it is to outlive it.
+/// A command of PostgreSQL, or one with a path, that is not run as root, and that ends with this thread unless it is to outlive it.
 fn unprivileged(program: &str, outlives: bool) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
@@ -206,6 +206,46 @@ impl Database {
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", &self.name, "-h"]);
         psql.arg(&self.folder).arg("-p").arg(self.port.to_string());
         psql
+    }
+}
+
+/// PgBouncer before a database, lending connections by the transaction. Dropping it ends it.
+pub(crate) struct Pooler {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Pooler {
+    pub(crate) fn start(database: &Database) -> Self {
+        let folder = tempfile::Builder::new().prefix("keyward-pool-").tempdir().unwrap();
+        make_folder(folder.path());
+        let (place, server) = (folder.path().display(), database.folder.display());
+        let settings = format!(
+            "[databases]\n* = host={server} port={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {place}\n\
+             listen_port = {PORT}\nauth_type = trust\nauth_file = {place}/users\npool_mode = transaction\n\
+             default_pool_size = 2\n",
+            database.port
+        );
+        fs::write(folder.path().join("pgbouncer.ini"), settings).unwrap();
+        fs::write(folder.path().join("users"), "\"kw\" \"\"\n").unwrap();
+        let mut command = unprivileged("/usr/sbin/pgbouncer", false);
+        command.args(["-q"]).arg(folder.path().join("pgbouncer.ini"));
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until_ready(folder.path(), PORT);
+        Self { folder, process }
+    }
+
+    /// The URL of a database through it, and for notifications past it if so wished.
+    pub(crate) fn url(&self, database: &Database, past_it: bool) -> String {
+        let listen = if past_it { format!("&listen={}", database.folder.display()) } else { String::new() };
+        format!("postgres:///{}?host={}&user=kw{listen}", database.name, self.folder.path().display())
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
