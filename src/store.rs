@@ -161,7 +161,8 @@ impl StoreError {
     }
 }
 
-/// Why a commit was not made. In every case nothing has changed.
+/// Why a commit was not made. Nothing has changed, but for the one case in which nobody can know and the message says so: a
+/// server that went away for good while it was committing.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A record is not as expected.
