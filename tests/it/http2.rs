@@ -1,5 +1,5 @@
 //! HTTP/2 from clients: the same rules as for HTTP/1.1, and those that only HTTP/2 can break. Rows of the catalogue: r41, r43,
-//! r62 to r66.
+//! r62 to r66, r6.
 
 use std::process::Command;
 use std::sync::{Mutex, mpsc};
@@ -246,6 +246,35 @@ fn r63_a_length_that_is_not_kept_is_no_request() {
     }
     // Of what was begun, nothing has come to its end.
     assert!(upstream.take().iter().all(|received| received.body.bytes.is_empty()));
+}
+
+/// Libraries of HTTP/2 cut a fragment off before we see the target: what is judged is what is forwarded.
+#[test]
+fn r6_a_fragment_is_gone_before_anything_is_decided() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "routes: [{ path: '/public/{*rest}', auth: none }]");
+    let all = END_HEADERS | END_STREAM;
+    for (path, with_key, forwarded) in [
+        ("/x#y", true, Some("/x")),
+        ("/x?a=b#c?d", true, Some("/x?a=b")),
+        ("/public/x#y", false, Some("/public/x")),
+        ("/public/x#/../../private", false, Some("/public/x")),
+        ("/private#/public/x", false, None),
+        ("/private#/../public/x", false, None),
+        ("/private?a#/public/x", false, None),
+        ("/#/public/x", false, None),
+    ] {
+        let mut head = fields(&key, &[]);
+        head.retain(|(name, _)| with_key || *name != "x-api-key");
+        head.iter_mut().filter(|(name, _)| *name == ":path").for_each(|field| field.1 = path);
+        let mut client = Frames::connect(keyward.proxy, &[]);
+        client.send(&frame(HEADERS, all, 1, &block(&head))).unwrap();
+        let answer = client.find(|frame| frame.kind == HEADERS).expect("an answer");
+        // 0x88 is status 200 in one byte.
+        assert_eq!(answer.payload[0] == 0x88, forwarded.is_some(), "{path}");
+        let targets: Vec<String> = upstream.take().iter().map(|received| received.head.target()).collect();
+        assert_eq!(targets, forwarded.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{path}");
+    }
 }
 
 /// What a frame says when it ends the connection: the code of a GOAWAY.
