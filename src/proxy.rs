@@ -2,7 +2,7 @@
 //!
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
 //! before the first request ([`establish`], [`proxy_protocol`], [`peers`]), how requests are read ([`connection`]), what cannot be
-//! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`]) and how ([`upstream`]),
+//! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
 //! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
@@ -26,6 +26,7 @@ pub mod reply;
 mod request_id;
 mod revocation;
 mod settings;
+mod trailers;
 mod tunnel;
 pub mod upstream;
 mod watch;
@@ -53,6 +54,7 @@ pub use self::live::Live;
 use self::reply::{Answer, Hints, Replies};
 use self::request_id::RequestId;
 pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
+pub use self::trailers::TrailerRules;
 use self::upstream::{Protocol, Target, Upstream};
 use self::watch::Watch;
 use self::worker::{Current, OpenConnection, Worker};

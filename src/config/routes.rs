@@ -1,5 +1,7 @@
 //! Routes, and what is set for each of them: forms of credentials, denials, and what is injected.
 
+use std::sync::Arc;
+
 use http::header::HeaderName;
 use http::{Method, StatusCode};
 
@@ -12,7 +14,7 @@ use crate::auth::credential::Forms;
 use crate::auth::grant::Environment;
 use crate::auth::route::{BadPattern, Class, ClassRule, PathMode, Pattern, Requirement, Routes, Rule};
 use crate::proxy::reply::{Deny, Format, FormatRule};
-use crate::proxy::{IdentityValue, Inject, InjectInto, RouteSettings};
+use crate::proxy::{IdentityValue, Inject, InjectInto, RouteSettings, TrailerRules};
 
 /// The routes, and the settings of each, the default route's last.
 pub(super) struct Routing {
@@ -36,6 +38,7 @@ struct Section<'r> {
     credentials: &'r raw::RouteCredentials,
     deny: Option<&'r raw::RouteDeny>,
     inject: &'r raw::Inject,
+    trailers: bool,
 }
 
 /// Reads all routes.
@@ -69,6 +72,7 @@ impl<'r> From<&'r raw::Route> for Section<'r> {
             credentials: &raw.credentials,
             deny: raw.deny.as_ref(),
             inject: &raw.inject,
+            trailers: raw.trailers,
         }
     }
 }
@@ -82,6 +86,7 @@ impl<'r> From<&'r raw::DefaultRoute> for Section<'r> {
             credentials: &raw.credentials,
             deny: raw.deny.as_ref(),
             inject: &raw.inject,
+            trailers: raw.trailers,
         }
     }
 }
@@ -120,13 +125,25 @@ impl Section<'_> {
             }),
             forms,
         };
+        let inject = inject(self.inject, defaults.identity_prefix, &at.key("inject"), report);
+        let trailers = self.trailers.then(|| trailer_rules(&rule.forms, &inject, defaults));
         let settings = RouteSettings {
             deny: deny(self.deny, defaults.deny, &at.key("deny"), report),
             forward_credential: self.credentials.forward.unwrap_or(defaults.forward),
-            inject: inject(self.inject, defaults.identity_prefix, &at.key("inject"), report),
+            inject,
+            trailers,
         };
         (rule, settings)
     }
+}
+
+/// Which trailers pass, on a route with these headers of its own. That at the top is a key header here too.
+fn trailer_rules(forms: &Forms, inject: &[Inject], defaults: &Defaults<'_>) -> Arc<TrailerRules> {
+    let injected = inject.iter().filter_map(|inject| match &inject.into {
+        InjectInto::Header(name) => Some(name),
+        InjectInto::Query(_) => None,
+    });
+    Arc::new(TrailerRules::new(defaults.identity_prefix, injected.chain(&forms.header).chain(&defaults.forms.header)))
 }
 
 fn forms(raw: &raw::Credentials, identity_prefix: &str, report: &mut Report) -> Forms {

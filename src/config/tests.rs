@@ -91,7 +91,7 @@ fn what_is_left_out_is_as_the_example_says() {
 
     let [settings] = &proxy.settings[..] else { panic!("one route, the default") };
     assert_eq!(settings.deny, Deny { format: FormatRule::Negotiated(Format::Xml), status: None, body: None });
-    assert_eq!((settings.forward_credential, &settings.inject[..]), (false, &[][..]));
+    assert_eq!((settings.forward_credential, &settings.inject[..], &settings.trailers), (false, &[][..], &None));
     let rule = proxy.routes.find_path("/").rule;
     assert_eq!((rule.requirement, rule.class, rule.environment), (Requirement::Key, ClassRule::Method, None));
     let forms = &rule.forms;

@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TE,
+    AUTHORIZATION, CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -15,6 +16,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::headers::{add_websocket, dashed, remove_lines, remove_spellings, strip_request};
 use super::request_id::RequestId;
+use super::trailers::{TrailerRules, Trailers};
 use super::upstream::Upload;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
 use crate::auth::address::X_FORWARDED_FOR;
@@ -123,6 +125,7 @@ impl Outbound {
         let version = request.version();
         let in_chunks = has_unexpected_chunks(&request);
         let may_tunnel = is_bare_get(&request);
+        let announced = settings.trailers.as_ref().and_then(|rules| keep_trailers(&mut request, rules));
         let headers = request.headers_mut();
         set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
@@ -137,6 +140,9 @@ impl Outbound {
             if let InjectInto::Header(name) = &inject.into {
                 inject_header(headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
             }
+        }
+        if let Some(announced) = announced {
+            headers.insert(TRAILER, announced);
         }
         if in_chunks {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -209,6 +215,18 @@ fn has_unexpected_chunks<B: Body>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.body().is_end_stream()
         && request.body().size_hint().exact().is_none()
+}
+
+/// Lets some trailers pass, and returns what is announced of them: where a length is known beforehand, HTTP/1.1 has none.
+fn keep_trailers(request: &mut Request<Upload>, rules: &Arc<TrailerRules>) -> Option<HeaderValue> {
+    if request.body().is_end_stream() {
+        return None;
+    }
+    let trailers = Trailers::of(request.headers(), rules);
+    let is_in_chunks = request.body().size_hint().exact().is_none();
+    let announced = is_in_chunks.then(|| trailers.announced(request.headers())).flatten();
+    request.body_mut().keep(trailers);
+    announced
 }
 
 /// Whether it is a request that may ask for a WebSocket (RFC 6455 section 4.1).

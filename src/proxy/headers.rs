@@ -77,10 +77,22 @@ fn says_only_whether_it_is_kept(headers: &HeaderMap) -> bool {
 }
 
 /// Fields that `Connection` declares to be of this hop. Those that frame or route the message are not up to it.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let names = values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     names.filter(|name| name != HOST && name != CONTENT_LENGTH).collect()
+}
+
+/// Whether a field may stand behind the body of a request. Whoever sends it, it cannot say what a server must know before the
+/// body: how that is framed and meant, where it goes, who sent it, and under which conditions (RFC 9110 section 6.5.1).
+pub(super) fn passes_behind_body(name: &str, prefix: &str) -> bool {
+    let is_too_late = match &*dashed(name) {
+        "authorization" | "cache-control" | "content-encoding" | "content-length" | "content-location" => true,
+        "content-range" | "content-type" | "cookie" | "host" | "max-forwards" | "origin" | "pragma" | "range" => true,
+        "referer" | "set-cookie" | "traceparent" | "tracestate" | "x-request-id" => true,
+        dashed => dashed.starts_with("if-"),
+    };
+    !is_too_late && fate(name, prefix) == Fate::Pass
 }
 
 fn fate(name: &str, prefix: &str) -> Fate {

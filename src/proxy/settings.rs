@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use super::reply::Deny;
+use super::trailers::TrailerRules;
 use super::upstream::{Protocol, Target};
 use super::watch::WaitLimits;
 use crate::auth::Locksmith;
@@ -61,6 +62,8 @@ pub struct RouteSettings {
     pub forward_credential: bool,
     /// What is told to the upstream in words of its own.
     pub inject: Vec<Inject>,
+    /// Which trailers of requests pass; `None` drops them all.
+    pub trailers: Option<Arc<TrailerRules>>,
 }
 
 /// One thing about the caller, put where the upstream looks for it; what the client sent there goes first (B21).

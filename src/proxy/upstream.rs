@@ -22,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::Limits;
 use super::forward::Outbound;
+use super::trailers::Trailers;
 use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
 use crate::telemetry::metrics::Failure;
 use crate::tls;
@@ -115,11 +116,24 @@ struct Connection {
 pub(super) struct Upload {
     body: Incoming,
     watch: Option<Arc<Watch>>,
+    /// Where trailers may pass.
+    trailers: Option<Box<Trailers>>,
 }
 
 impl Upload {
     pub(super) fn new(body: Incoming) -> Self {
-        Self { body, watch: None }
+        Self { body, watch: None, trailers: None }
+    }
+
+    /// Lets some trailers pass.
+    pub(super) fn keep(&mut self, trailers: Trailers) {
+        self.trailers = Some(Box::new(trailers));
+    }
+
+    /// What passes of a frame of trailers. They could be anything that a header may not be (reliability catalogue 54).
+    fn passing(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let trailers = self.trailers.as_ref()?;
+        trailers.filter(frame.into_trailers().ok()?).map(Frame::trailers)
     }
 }
 
@@ -144,9 +158,8 @@ impl Body for Upload {
         if let Some(watch) = &self.watch {
             wait_for(watch, frame.is_pending());
         }
-        // Trailers could be anything that a header may not be (reliability catalogue 54).
         match frame {
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(self.passing(frame).map(Ok)),
             frame => frame,
         }
     }

@@ -3,6 +3,7 @@
 
 mod messages; // where messages begin and end, on one connection after another
 mod random; // ten thousand requests, compared byte for byte
+mod trailers; // what may stand behind a body
 
 use super::support::wire::find;
 use super::support::{After, Key, Keyward, Site, Upstream, ok, request};

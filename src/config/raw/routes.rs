@@ -175,6 +175,8 @@ pub(crate) struct Route {
     pub(crate) deny: Option<RouteDeny>,
     /// What is told to the upstream about the caller in words of its own.
     pub(crate) inject: Inject,
+    /// Whether the upstream gets the trailers of requests, but for those that could pass for headers that matter.
+    pub(crate) trailers: bool,
 }
 
 /// What holds for requests that match no route.
@@ -193,6 +195,8 @@ pub(crate) struct DefaultRoute {
     pub(crate) deny: Option<RouteDeny>,
     /// What is told to the upstream about the caller in words of its own.
     pub(crate) inject: Inject,
+    /// Whether the upstream gets the trailers of requests, but for those that could pass for headers that matter.
+    pub(crate) trailers: bool,
 }
 
 /// Whether a key is needed.
