@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig, InconsistentKeys, RootCertStore};
+use tokio_rustls::rustls::{self, AlertDescription, ClientConfig, InconsistentKeys, RootCertStore};
 
 use super::{Error, pem, provider};
 
@@ -76,14 +76,29 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsConnector::from(self.config.clone()).connect(self.name.clone(), stream).await?;
         let is_http2 = self.config.alpn_protocols.iter().any(|protocol| protocol == b"h2");
+        let stream = TlsConnector::from(self.config.clone()).connect(self.name.clone(), stream).await;
+        let stream = stream.map_err(|error| if is_about_protocol(&error) { not_agreed(is_http2) } else { error })?;
         // Old servers of HTTP/1.1 leave the question unanswered.
         if is_http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(io::Error::other("the upstream does not offer HTTP/2"));
+            return Err(not_agreed(is_http2));
         }
         Ok(stream)
     }
+}
+
+/// Whether the server has ended the handshake because it speaks nothing of what we asked for (RFC 7301 section 3.2).
+fn is_about_protocol(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
+}
+
+fn not_agreed(is_http2: bool) -> io::Error {
+    io::Error::other(if is_http2 {
+        "it does not agree to HTTP/2; if it speaks HTTP/1.1, set proxy.upstream_protocol to http1"
+    } else {
+        "it does not agree to HTTP/1.1; if it speaks HTTP/2, set proxy.upstream_protocol to http2"
+    })
 }
 
 /// The roots that this machine believes: those of its administrator are among them, which no list that came with the program

@@ -7,33 +7,60 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, Request, Response};
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
+use super::support::certificates::Authority;
 use super::support::http2::{Http2, request as h2_request};
 use super::support::{Key, Keyward, Site, request};
+use super::upstream_tls;
 
-/// A server of HTTP/2 that sends bodies back, with a status behind them as gRPC has it.
+/// A server of HTTP/2 that sends bodies back, with a status behind them as gRPC has it; or what [`answer`] has for a path.
 struct Echo {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<http::request::Parts>>>,
+    seen: Arc<Seen>,
+}
+
+/// What the server has seen, and what it waits for.
+#[derive(Default)]
+struct Seen {
+    heads: Mutex<Vec<http::request::Parts>>,
+    trailers: Mutex<Vec<HeaderMap>>,
+    /// The next message of a stream may be sent.
+    next: Notify,
 }
 
 impl Echo {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// By TLS, or in the clear.
+    fn start_with(tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let echo = Self { address: listener.local_addr().unwrap(), connections: Arc::default(), heads: Arc::default() };
-        let (connections, heads) = (echo.connections.clone(), echo.heads.clone());
+        let echo = Self { address: listener.local_addr().unwrap(), connections: Arc::default(), seen: Arc::default() };
+        let (connections, seen) = (echo.connections.clone(), echo.seen.clone());
+        let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((socket, _)) = listener.accept().await {
                     connections.fetch_add(1, SeqCst);
-                    tokio::spawn(serve(socket, heads.clone()));
+                    let (acceptor, seen) = (acceptor.clone(), seen.clone());
+                    tokio::spawn(async move {
+                        let Some(acceptor) = acceptor else { return serve(socket, seen).await };
+                        if let Ok(socket) = acceptor.accept(socket).await {
+                            serve(socket, seen).await;
+                        }
+                    });
                 }
             });
         });
@@ -42,51 +69,89 @@ impl Echo {
 
     #[track_caller]
     fn only(&self) -> http::request::Parts {
-        let mut heads = std::mem::take(&mut *self.heads.lock().unwrap());
+        let mut heads = std::mem::take(&mut *self.seen.heads.lock().unwrap());
         assert_eq!(heads.len(), 1, "{heads:?}");
         heads.remove(0)
     }
 }
 
-async fn serve(socket: tokio::net::TcpStream, heads: Arc<Mutex<Vec<http::request::Parts>>>) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(socket: S, seen: Arc<Seen>) {
     let Ok(mut connection) = h2::server::handshake(socket).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let goes = request.uri().path() == "/last";
-        tokio::spawn(answer(request, respond, heads.clone()));
+        tokio::spawn(answer(request, respond, seen.clone()));
         if goes {
             connection.graceful_shutdown();
         }
     }
 }
 
-/// Sends each piece back when it comes, and a status behind the last.
-async fn answer(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    heads: Arc<Mutex<Vec<http::request::Parts>>>,
-) -> Option<()> {
-    let (head, mut body) = request.into_parts();
-    let silent = head.uri.path() == "/silence";
-    heads.lock().unwrap().push(head);
-    if silent {
-        return std::future::pending().await;
+/// Answers by what is called.
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) -> Option<()> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    seen.heads.lock().unwrap().push(head);
+    let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    match path.as_str() {
+        "/silence" => std::future::pending().await,
+        "/media.Films/Missing" => {
+            response.headers_mut().extend(NOT_FOUND.map(field));
+            respond.send_response(response, true).ok().map(drop)
+        }
+        "/media.Films/List" => {
+            let mut sender = respond.send_response(response, false).ok()?;
+            for message in MESSAGES {
+                seen.next.notified().await;
+                sender.send_data(Bytes::from_static(message), false).ok()?;
+            }
+            sender.send_trailers(UNAVAILABLE.into_iter().map(field).collect()).ok()
+        }
+        _ => echo(body, respond.send_response(response, false).ok()?, &seen).await,
     }
-    let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-    let mut sender = respond.send_response(response, false).ok()?;
+}
+
+/// Messages as gRPC frames them.
+const MESSAGES: [&[u8]; 3] = [b"\0\0\0\0\x01a", b"\0\0\0\0\x01b", b"\0\0\0\0\x01c"];
+
+/// Statuses as servers send them: one in the head of an answer without a body, one behind what there was.
+const NOT_FOUND: [(&str, &str); 3] =
+    [("grpc-status", "5"), ("grpc-message", "no film %E2%82%AC"), ("grpc-status-details-bin", "CAUSBXdvcmRz")];
+const UNAVAILABLE: [(&str, &str); 3] = [("grpc-status", "14"), ("grpc-message", "back soon"), ("x-retry", "1")];
+
+fn field((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(name), HeaderValue::from_static(value))
+}
+
+/// Sends each piece back when it comes, and a status behind the last.
+async fn echo(mut body: RecvStream, mut sender: SendStream<Bytes>, seen: &Seen) -> Option<()> {
     while let Some(piece) = body.data().await {
         let piece = piece.ok()?;
         body.flow_control().release_capacity(piece.len()).ok()?;
         sender.send_data(piece, false).ok()?;
     }
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", "0".parse().unwrap());
-    sender.send_trailers(trailers).ok()
+    let trailers = body.trailers().await.ok()?;
+    seen.trailers.lock().unwrap().extend(trailers);
+    sender.send_trailers(HeaderMap::from_iter([field(("grpc-status", "0"))])).ok()
 }
 
 fn serve_before(echo: &Echo, config: &str) -> (Keyward, Key) {
     let site = Site::new(echo.address, &format!("proxy: {{ upstream_protocol: http2, workers: 1, {config} }}"));
     let key = site.create_key(&[]);
     (site.serve(), key)
+}
+
+/// What a caller by gRPC says of itself.
+fn call(path: &str, key: &Key) -> Request<()> {
+    h2_request("POST", path, &[("x-api-key", &key.value), ("content-type", "application/grpc"), ("te", "trailers")])
+}
+
+/// Whether all these fields are there, and as they were sent.
+#[track_caller]
+fn expect_fields(headers: &HeaderMap, fields: &[(&str, &str)]) {
+    for (name, value) in fields {
+        let values: Vec<&HeaderValue> = headers.get_all(*name).iter().collect();
+        assert_eq!(values, [value], "{name}");
+    }
 }
 
 #[test]
@@ -130,7 +195,111 @@ fn a_call_of_grpc_streams_both_ways_and_ends_with_its_status() {
 
     let denied = client.upload(h2_request("POST", "/media.Films/Watch", &fields[1..]), b"\0\0\0\0\0").unwrap();
     assert_eq!((denied.status, &denied.headers["grpc-status"]), (200, &"16".parse().unwrap()));
-    assert!(echo.heads.lock().unwrap().is_empty());
+    assert!(echo.seen.heads.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_unary_call_ends_with_its_status() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "");
+    let mut client = Http2::connect(keyward.proxy);
+    for message in MESSAGES {
+        let answer = client.upload(call("/media.Films/Get", &key), message).unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, message));
+        assert_eq!(answer.headers["content-type"], "application/grpc");
+        let trailers = answer.trailers.expect("a status");
+        assert_eq!((trailers.len(), &trailers["grpc-status"]), (1, &HeaderValue::from_static("0")));
+        assert_eq!(echo.only().method, "POST");
+    }
+    assert_eq!(echo.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn a_stream_of_the_server_comes_as_it_is_sent() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "");
+    let mut client = Http2::connect(keyward.proxy);
+    let exchange = client.begin(call("/media.Films/List", &key), true).unwrap();
+    echo.seen.next.notify_one();
+    let mut seen = Vec::new();
+    // Each message is sent only when the one before has been read here.
+    let answer = client.finish_seeing(exchange, |piece| {
+        seen.push(piece.to_vec());
+        echo.seen.next.notify_one();
+    });
+    let answer = answer.unwrap();
+    assert_eq!((answer.status, seen), (200, MESSAGES.map(<[u8]>::to_vec).to_vec()));
+    let trailers = answer.trailers.expect("a status");
+    assert_eq!(trailers.len(), UNAVAILABLE.len());
+    expect_fields(&trailers, &UNAVAILABLE);
+}
+
+#[test]
+fn an_error_of_the_server_passes_untouched() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "");
+    let answer = Http2::connect(keyward.proxy).upload(call("/media.Films/Missing", &key), MESSAGES[0]).unwrap();
+    assert_eq!((answer.status, &*answer.body, answer.trailers), (200, &b""[..], None));
+    expect_fields(&answer.headers, &NOT_FOUND);
+}
+
+#[test]
+fn r54_trailers_of_requests_pass_where_they_may() {
+    let echo = Echo::start();
+    let site =
+        Site::new(echo.address, "proxy: { upstream_protocol: http2 }\nroutes: [{ path: /kept, trailers: true }]");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let mut client = Http2::connect(keyward.proxy);
+    let forged = ["x-keyward-user", "x_keyward_key_id", "authorization", "x-api-key", "host", "x-forwarded-for"];
+    let trailers: HeaderMap = forged.into_iter().chain(["x-sum"]).map(|name| field((name, "sent"))).collect();
+    for (path, passed) in [("/kept", &["x-sum"][..]), ("/dropped", &[])] {
+        let mut exchange = client.begin(call(path, &key), false).unwrap();
+        exchange.body.send_data(Bytes::from_static(MESSAGES[0]), false).unwrap();
+        exchange.body.send_trailers(trailers.clone()).unwrap();
+        let answer = client.finish(exchange).unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, MESSAGES[0]), "{path}");
+        let seen = std::mem::take(&mut *echo.seen.trailers.lock().unwrap());
+        let names: Vec<&str> = seen.iter().flat_map(HeaderMap::keys).map(HeaderName::as_str).collect();
+        assert_eq!(names, passed, "{path}");
+    }
+}
+
+/// Keyward before a server by TLS that agrees to these protocols.
+fn serve_before_tls(protocols: &[&str]) -> (Echo, Keyward, Key) {
+    let authority = Authority::new("root");
+    let mut tls = upstream_tls::server(&authority.sign("localhost", 2020..2100), None);
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let echo = Echo::start_with(Some(tls));
+    let upstream = format!("upstream: \"https://localhost:{}\", upstream_tls: {{ ca: ca.crt }}", echo.address.port());
+    let site = Site::new(echo.address, &format!("proxy: {{ upstream_protocol: http2, workers: 1, {upstream} }}"));
+    site.write("ca.crt", &authority.certificate);
+    let key = site.create_key(&[]);
+    (echo, site.serve(), key)
+}
+
+#[test]
+fn by_tls_it_is_agreed_on() {
+    for protocols in [&["h2"][..], &["http/1.1", "h2"]] {
+        let (echo, keyward, key) = serve_before_tls(protocols);
+        let answer = Http2::connect(keyward.proxy).upload(call("/media.Films/Get", &key), MESSAGES[0]).unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, MESSAGES[0]), "{protocols:?}");
+        assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
+        assert_eq!(echo.only().uri.scheme_str(), Some("https"));
+    }
+}
+
+#[test]
+fn an_upstream_that_does_not_agree_gets_nothing() {
+    for protocols in [&["http/1.1"][..], &[]] {
+        let (echo, keyward, key) = serve_before_tls(protocols);
+        for _ in 0..3 {
+            assert_eq!(keyward.with_key(&key, "GET", "/x").status, 502, "{protocols:?}");
+        }
+        let line = keyward.wait_for_line("no TLS with the upstream: requests are answered with 502");
+        assert!(line["error"].as_str().unwrap().starts_with("it does not agree to HTTP/2"), "{protocols:?}: {line}");
+        assert!(echo.seen.heads.lock().unwrap().is_empty(), "{protocols:?}");
+    }
 }
 
 #[test]

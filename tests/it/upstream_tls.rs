@@ -16,7 +16,8 @@ use super::support::certificates::{Authority, Certified};
 use super::support::upstream::PAGE;
 use super::support::{Key, Keyward, Site, Upstream, request};
 
-fn server(certified: &Certified, asks_for: Option<&Authority>) -> ServerConfig {
+/// What a server with this certificate says of itself, and whose certificates it asks for.
+pub(super) fn server(certified: &Certified, asks_for: Option<&Authority>) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let builder = match asks_for {

@@ -72,6 +72,15 @@ impl Http2 {
 
     /// Waits for an answer and reads it.
     pub(crate) fn finish(&mut self, exchange: Exchange) -> Result<Answer, h2::Error> {
+        self.finish_seeing(exchange, |_| ())
+    }
+
+    /// Waits for an answer and reads it; each piece of it is shown when it comes.
+    pub(crate) fn finish_seeing(
+        &mut self,
+        exchange: Exchange,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<Answer, h2::Error> {
         let answer = async {
             let _body = exchange.body;
             let response = exchange.answer.await?;
@@ -79,6 +88,7 @@ impl Http2 {
             let mut body = Vec::new();
             while let Some(piece) = stream.data().await {
                 let piece = piece?;
+                see(&piece);
                 body.extend_from_slice(&piece);
                 stream.flow_control().release_capacity(piece.len())?;
             }
