@@ -1,5 +1,9 @@
 //! Fields behind a request's body: where a route lets them pass, and what never does (r54).
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use crate::support::http2::{Http2, request as h2_request};
 use crate::support::{Client, Key, Keyward, Received, Site, Upstream};
 
 const CONFIG: &str = r#"
@@ -93,4 +97,34 @@ fn a_body_of_known_length_announces_none() {
     let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nTrailer: X-Sum\r\n", key.value);
     assert_eq!(keyward.send(format!("{head}Content-Length: 3\r\n\r\nabc").as_bytes()).status, 200);
     assert_eq!(upstream.only().head.value("trailer"), None);
+}
+
+/// Clients of HTTP/2 send trailers behind a body of any length, announced or not; HTTP/1.1 has them in chunks alone.
+#[test]
+fn those_of_http2_pass_to_http1_when_they_are_announced() {
+    let (upstream, keyward, key) = serve();
+    let mut client = Http2::connect(keyward.proxy);
+    for (method, fields, body, passed) in [
+        ("POST", &[("trailer", "x-sum")][..], "abc", "x-sum: 1\r\n"),
+        ("GET", &[("trailer", "x-sum")], "abc", "x-sum: 1\r\n"),
+        ("POST", &[("trailer", "x-sum")], "", "x-sum: 1\r\n"),
+        ("POST", &[], "abc", ""),
+        ("POST", &[], "", ""),
+        ("POST", &[("trailer", "x-sum"), ("content-length", "3")], "abc", ""),
+        ("POST", &[("trailer", "x-sum"), ("content-length", "0")], "", ""),
+        ("GET", &[("trailer", "x-sum"), ("content-length", "0")], "", ""),
+    ] {
+        let fields = [&[("x-api-key", &*key.value)], fields].concat();
+        let mut exchange = client.begin(h2_request(method, "/x", &fields), false).unwrap();
+        if !body.is_empty() {
+            exchange.body.send_data(Bytes::from_static(body.as_bytes()), false).unwrap();
+        }
+        let trailers = [("x-sum", "1"), ("x-keyward-user", "forged")];
+        let trailers = trailers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        exchange.body.send_trailers(trailers.into_iter().collect()).unwrap();
+        assert_eq!(client.finish(exchange).unwrap().status, 200, "{method} {fields:?}");
+        let received = upstream.only();
+        assert_eq!(received.body.bytes, body.as_bytes(), "{method} {fields:?}");
+        assert_eq!(String::from_utf8_lossy(&received.body.trailers), passed, "{method} {fields:?}");
+    }
 }
