@@ -242,7 +242,7 @@ impl Location {
             "sqlite" => Self::Sqlite,
             "file" => Self::File,
             "postgres" | "postgresql" => {
-                let address = Address::parse(text).map_err(NotALocation::Address)?;
+                let address = Address::parse(text, base).map_err(NotALocation::Address)?;
                 return Ok(Self::Postgres(Box::new(address)));
             }
             "nats" => return Err(NotALocation::NotYet),

@@ -34,3 +34,30 @@ fn counts(everything: &Everything, console: &mut Console<'_>) -> Result<Exit, Fa
     }
     Ok(if everything.unreadable.is_empty() { Exit::Ok } else { Exit::Failed })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{noon, remember};
+    use crate::config::Overrides;
+
+    #[test]
+    fn a_file_that_vouches_for_the_database_is_looked_for_beside_the_config_and_missed_aloud() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("keyward.yaml");
+        std::fs::write(folder.path().join("pepper"), "07".repeat(32)).unwrap();
+        let text = "{ version: 1, proxy: { listen: '127.0.0.1:0', upstream: 'http://127.0.0.1:9' }, keys: { brand: kw, \
+                    pepper: { file: pepper } }, store: 'postgres://kw:hunter2@db/keys?sslmode=verify-full&sslrootcert=ca.pem' }";
+        std::fs::write(&config, text).unwrap();
+        let world = World { overrides: Overrides::default(), now: noon() };
+        let said = |why: &str| {
+            let checked = remember(|console| run(&config, &world, console));
+            let place = folder.path().join("ca.pem").display().to_string();
+            assert!(checked.code == 7 && checked.err.contains(&format!("sslrootcert {place} {why}")), "{checked:?}");
+            assert!(!checked.err.contains("hunter2"), "{checked:?}");
+        };
+        said("cannot be read: ");
+        std::fs::write(folder.path().join("ca.pem"), "nothing").unwrap();
+        said("has no certificate in PEM form");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -60,15 +60,15 @@ pub(super) enum Tls {
 pub(in crate::store) type Mistake = &'static str;
 
 impl Address {
-    /// Reads a URL.
-    pub(in crate::store) fn parse(url: &str) -> Result<Self, Mistake> {
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    /// Reads a URL; the path of a file in it starts at `base` if it is relative.
+    pub(in crate::store) fn parse(url: &str, base: &Path) -> Result<Self, Mistake> {
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
         let (mut passed, mut mode, mut roots, mut listen) = (Vec::new(), None, None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').ok_or("a parameter after the `?` has no `=`")?;
             match name {
                 "sslmode" => mode = Some(value),
-                "sslrootcert" => roots = Some(decode(value)?),
+                "sslrootcert" => roots = Some(base.join(decode(value)?)),
                 "listen" => listen = Some(decode(value)?),
                 name if PASSED_ON.contains(&name) => passed.push(parameter),
                 _ => {
@@ -80,7 +80,7 @@ impl Address {
                 }
             }
         }
-        let mut config: Config = format!("{base}?{}", passed.join("&")).parse().map_err(|_| {
+        let mut config: Config = format!("{place}?{}", passed.join("&")).parse().map_err(|_| {
             "the URL cannot be read; write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %40 for `@`, \
                           %2F for `/` and %3A for `:` in a password"
         })?;
@@ -131,7 +131,7 @@ fn listen_at(direct: &str, main: &Config) -> Result<Config, Mistake> {
 
 /// Nobody gets less protection than they think: what libpq falls back to when nothing is said, clear text, is used only
 /// where there is nobody between.
-fn tls(mode: Option<&str>, roots: Option<&str>, hosts: &[Host]) -> Result<Tls, Mistake> {
+fn tls(mode: Option<&str>, roots: Option<&Path>, hosts: &[Host]) -> Result<Tls, Mistake> {
     match mode {
         None if hosts.iter().all(is_local) => Ok(Tls::Off),
         None => Err("say how to connect: ?sslmode=verify-full&sslrootcert=FILE (the server proves who it is), \
@@ -140,7 +140,7 @@ fn tls(mode: Option<&str>, roots: Option<&str>, hosts: &[Host]) -> Result<Tls, M
         Some("disable") => Ok(Tls::Off),
         Some("require") => Ok(Tls::Unverified),
         Some("verify-full") => match roots {
-            Some(file) => Ok(Tls::Verified(file.into())),
+            Some(file) => Ok(Tls::Verified(file.to_owned())),
             None => Err("sslmode=verify-full needs sslrootcert=FILE: the certificates, in PEM form, of those who may \
                          vouch for the server"),
         },
@@ -254,7 +254,7 @@ mod tests {
                 "/run/postgresql",
             ),
         ] {
-            let address = Address::parse(url).unwrap_or_else(|mistake| panic!("{url}: {mistake}"));
+            let address = Address::parse(url, Path::new("")).unwrap_or_else(|mistake| panic!("{url}: {mistake}"));
             assert_eq!(address.to_string(), shown);
             assert!(!format!("{address:?}").contains("nter2"));
             let listen = address.listen.map(|main| Address { main, listen: None }.to_string());
@@ -270,12 +270,13 @@ mod tests {
             ("?sslmode=disable", Ok(Tls::Off)),
             ("?sslmode=require", Ok(Tls::Unverified)),
             ("?sslmode=verify-full&sslrootcert=/etc/ca.pem", Ok(Tls::Verified("/etc/ca.pem".into()))),
+            ("?sslmode=verify-full&sslrootcert=ca.pem", Ok(Tls::Verified("/etc/keyward/ca.pem".into()))),
             ("?sslmode=verify-full", Err("needs sslrootcert")),
             ("?sslmode=prefer", Err("protect nobody")),
             ("?sslmode=verify-ca", Err("use verify-full")),
             ("?sslmode=on", Err("sslmode is")),
         ] {
-            let parsed = Address::parse(&format!("postgres://kw:hunter2@db/keys{query}"));
+            let parsed = Address::parse(&format!("postgres://kw:hunter2@db/keys{query}"), Path::new("/etc/keyward"));
             match (parsed, expected) {
                 (Ok(address), Ok(tls)) => {
                     let required = if tls == Tls::Off { SslMode::Disable } else { SslMode::Require };
@@ -301,7 +302,7 @@ mod tests {
             "postgres://kw:hunter2@localhost/keys?listen=%zz",
             "postgres://kw:hunter2@localhost/keys?target_session_attrs=hunter2",
         ] {
-            let mistake = Address::parse(url).expect_err(url);
+            let mistake = Address::parse(url, Path::new("")).expect_err(url);
             assert!(!mistake.contains("hunter2"));
         }
     }

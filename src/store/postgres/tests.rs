@@ -8,6 +8,7 @@ mod roles;
 #[allow(dead_code, reason = "shared with the tests from outside")]
 mod server;
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,12 @@ impl Fixture for Place {
     }
 }
 
+fn address(url: &str) -> Address {
+    Address::parse(url, Path::new("")).unwrap()
+}
+
 fn store(url: &str, pepper: u8) -> PostgresStore {
-    PostgresStore::new(&Address::parse(url).unwrap(), check(pepper))
+    PostgresStore::new(&address(url), check(pepper))
 }
 
 fn check(pepper: u8) -> PepperCheck {

@@ -73,9 +73,9 @@ async fn failure_3_notifications_that_never_arrive_are_noticed() {
         return;
     }
     let (place, elsewhere) = (Place::new(), Database::new());
-    let pool = Arc::new(Pool::new(Address::parse(&place.database.url("kw", "")).unwrap().main));
+    let pool = Arc::new(Pool::new(address(&place.database.url("kw", "")).main));
     for (database, hears) in [(&place.database, true), (&elsewhere, false)] {
-        let way = Address::parse(&database.url("kw", "")).unwrap().main;
+        let way = address(&database.url("kw", "")).main;
         let listener = Listener::start(&way, &watch::Sender::default()).await.unwrap();
         assert_eq!(listener.hears(&pool, "postgres").await, hears);
     }

@@ -121,7 +121,7 @@ async fn failure_4_a_writer_of_ours_that_freezes_is_thrown_out() {
         return;
     }
     let place = Place::new();
-    let pool = Arc::new(Pool::new(Address::parse(&place.database.url("kw", "")).unwrap().main));
+    let pool = Arc::new(Pool::new(address(&place.database.url("kw", "")).main));
     let frozen = pool.lease().await.unwrap();
     write::write(frozen.client(), &commit_of(&[key("k1", "half")]), check(1)).await.map_err(|_| ()).unwrap();
     let idle = "select count(*) = 0 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'";
@@ -139,7 +139,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_for() {
         return;
     }
     let place = Place::new();
-    let pool = Arc::new(Pool::new(Address::parse(&place.database.url("kw", "")).unwrap().main));
+    let pool = Arc::new(Pool::new(address(&place.database.url("kw", "")).main));
     let lost = || Trouble::Slow("committing");
     // It was made, and the answer got lost.
     let made = place.other.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
