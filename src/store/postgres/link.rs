@@ -115,6 +115,15 @@ impl Lease {
         &self.link.client
     }
 
+    /// Has the server stop what did not come in time: busy with a sort, it would not see that nobody waits any more, and
+    /// whoever asks again would have it sort twice at once. Only for reading: a commit that is broken off may be made.
+    pub(super) fn give_up(&self, trouble: &Trouble) {
+        let (Trouble::Slow(_), Ok(connector)) = (trouble, Connector::new(&self.pool.way.tls)) else { return };
+        let token = self.client().cancel_token();
+        // Nobody waits for it: where the server is frozen it does not come about.
+        tokio::spawn(async move { within(PATIENCE, "cancelling", token.cancel_query(connector)).await });
+    }
+
     /// Gives the connection back: nothing is going on there any more, and no transaction is open.
     pub(super) fn give_back(self) {
         let Self { link, pool } = self;

@@ -17,8 +17,14 @@ use crate::store::{Revision, StoreError};
 /// How many records travel together.
 const BATCH: usize = 1000;
 
+/// Whether a revision is the head. Most polls end with it; and where it is not, a server that has just answered is given the
+/// time that a large delta takes, while one that is frozen is noticed soon.
+const NEWS: &str = "
+    select m.rev, m.chain, m.format, m.pepper_check, m.rev = $1 and m.chain = $2, null::text
+    from keyward.meta m";
+
 /// What changed after a revision, if the history has that revision. The head comes with every row, and alone if nothing
-/// did. What stands before `offset 0` is decided once and not for every record, of which there may be a million; the kinds
+/// did. All is sorted before the first row comes. What stands before `offset 0` is decided once and not for every record, of which there may be a million; the kinds
 /// are only for the order, so that there is but one index to choose.
 const DELTA: &str = "
     select m.rev, m.chain, m.format, m.pepper_check, h.has, r.kind, r.id, r.rev, r.body::text
@@ -66,17 +72,20 @@ impl Answer {
             let (number, chain, kinds) = (to_sql(since.number), since.chain.as_slice(), kinds());
             let asked: [(&(dyn ToSql + Sync), Type); 3] =
                 [(&number, Type::INT8), (&chain, Type::BYTEA), (&kinds, Type::TEXT_ARRAY)];
-            let (head, first, mut rest) =
-                within(PATIENCE, "reading what changed", begin(&lease, DELTA, &asked, check)).await?;
-            if head.has {
-                return Ok(Self { revision: head.revision, full: false, first, rest, lease });
+            for (sql, patience) in [(NEWS, PATIENCE), (DELTA, LONG_PATIENCE)] {
+                let begun = within(patience, "reading what changed", begin(&lease, sql, &asked, check)).await;
+                let (head, first, mut rest) = begun.inspect_err(|trouble| lease.give_up(trouble))?;
+                if head.has {
+                    return Ok(Self { revision: head.revision, full: false, first, rest, lease });
+                }
+                within(PATIENCE, "reading what changed", rest.try_next()).await?;
             }
-            within(PATIENCE, "reading what changed", rest.try_next()).await?;
         }
         let kinds = kinds();
         let asked: [(&(dyn ToSql + Sync), Type); 1] = [(&kinds, Type::TEXT_ARRAY)];
         let everything = begin(&lease, EVERYTHING, &asked, check);
-        let (head, first, rest) = within(LONG_PATIENCE, "reading everything", everything).await?;
+        let begun = within(LONG_PATIENCE, "reading everything", everything).await;
+        let (head, first, rest) = begun.inspect_err(|trouble| lease.give_up(trouble))?;
         Ok(Self { revision: head.revision, full: true, first, rest, lease })
     }
 
@@ -95,6 +104,7 @@ impl Answer {
                     }
                 }
                 Err(trouble) => {
+                    lease.give_up(&trouble);
                     // Whoever asked may have gone.
                     let _ = sender.send(Err(trouble.explain(&store))).await;
                     return;

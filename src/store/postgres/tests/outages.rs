@@ -89,6 +89,44 @@ async fn failure_17_a_frozen_server_is_given_up_on_and_used_when_it_goes_on() {
     assert_eq!(soon(everything(&store)).await.len(), 2);
 }
 
+/// After a large import the first row of a delta is a long time coming: all of it is sorted before.
+#[tokio::test]
+async fn a_delta_may_take_longer_than_a_server_may_be_silent_and_a_poll_without_news_reads_no_records() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let store = place.open();
+    let since = store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    let head = store.commit(commit_of(&[key("k2", "CI")])).await.unwrap();
+    let busy = Session::doing(&place.database, "begin; lock table keyward.record in access exclusive mode");
+    assert!(records(soon(pull(&store, Some(head), false)).await.unwrap()).await.unwrap().is_empty());
+    let (pulled, ()) = tokio::join!(pull(&store, Some(since), false), async {
+        tokio::time::sleep(link::PATIENCE + Duration::from_secs(1)).await;
+        drop(busy);
+    });
+    assert_eq!(records(pulled.unwrap()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_server_stops_what_was_given_up_for_its_slowness() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let pool = Arc::new(Pool::new(address(&place.database.url("kw", "")).main));
+    let lease = pool.lease().await.unwrap();
+    let endless = "select pg_sleep(1000)";
+    let begun = link::within(Duration::from_millis(100), "sleeping", lease.client().batch_execute(endless)).await;
+    let active = format!(
+        "select count(*) = 0 from pg_stat_activity where datname = current_database() and query = '{endless}' and state = 'active'"
+    );
+    assert_eq!(place.database.sql(&active), "f");
+    lease.give_up(&begun.unwrap_err());
+    drop(lease);
+    until("the server stops", &place.database, &active).await;
+}
+
 /// Failure 4: a writer that stops in the middle of its transaction. And 5: a transaction of somebody else.
 #[tokio::test]
 async fn failures_4_and_5_a_writer_that_stops_holds_up_writers_for_five_seconds_and_readers_not_at_all() {
