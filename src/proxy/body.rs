@@ -74,6 +74,7 @@ impl Body for ReplyBody {
             Poll::Ready(Some(Err(_))) => {
                 if let Some(account) = &mut this.account {
                     account.failed(Failure::Broken);
+                    account.watch().cut();
                 }
             }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}

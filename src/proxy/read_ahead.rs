@@ -46,7 +46,7 @@ impl ReadAhead {
 impl Drop for ReadAhead {
     /// What was cut off must not look whole, even if nothing but the end of the connection ends it (HTTP/1.0): a reset does not.
     fn drop(&mut self) {
-        if self.watch.was_cut() {
+        if self.watch.is_cut() {
             let _ = self.socket.set_zero_linger();
         }
     }

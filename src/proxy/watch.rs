@@ -99,8 +99,10 @@ pub(super) struct Watch {
     judged: AtomicU64,
     /// Why it was not good any more: a [`Denial`], counted from 1.
     withdrawn: AtomicU8,
-    /// Whether it was told to close in the midst of something.
+    /// Whether it ends in the midst of something.
     cut: AtomicBool,
+    /// Whether bytes wait to be written that the client does not take.
+    stuck: AtomicBool,
     limits: WaitLimits,
     clock: Arc<AtomicU64>,
 }
@@ -155,14 +157,21 @@ impl Watch {
         Denial::ALL.get(place).copied()
     }
 
-    /// Whether it was told to close in the midst of something.
-    pub(super) fn was_cut(&self) -> bool {
-        self.cut.load(Relaxed)
+    /// Notes that what is in flight breaks off.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// Whether a connection that ends now ends in the midst of something. HTTP/2 says itself what has ended; in HTTP/1 the
+    /// request may have been settled when the end of its answer still waits for the client to read.
+    pub(super) fn is_cut(&self) -> bool {
+        let is_busy = || self.is(Doing::Work) || self.is(Doing::Body) || self.stuck.load(Relaxed);
+        self.cut.load(Relaxed) || (!self.is_http2.load(Relaxed) && is_busy())
     }
 
     fn send(&self, signal: Signal) {
         if signal == Signal::Close && (self.is(Doing::Work) || self.is(Doing::Body)) {
-            self.cut.store(true, Relaxed);
+            self.cut();
         }
         self.signal.fetch_max(signal as u8, Relaxed);
         if let Some(waker) = self.waker.get() {
@@ -269,6 +278,7 @@ impl Sweeper {
             judged: AtomicU64::default(),
             withdrawn: AtomicU8::default(),
             cut: AtomicBool::default(),
+            stuck: AtomicBool::default(),
             requests: AtomicU32::default(),
             began: AtomicU64::default(),
             is_http2: AtomicBool::default(),
@@ -389,6 +399,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.watch.stuck.store(result.is_pending(), Relaxed);
         if result.is_ready() {
             self.watch.wrote();
         }
@@ -396,7 +407,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let result = Pin::new(&mut self.socket).poll_flush(cx);
+        // TLS keeps bytes that it has taken.
+        self.watch.stuck.store(result.is_pending(), Relaxed);
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::{Mutex, mpsc};
 
-use super::super::support::{After, PATIENCE, Site, Upstream};
+use tokio::net::TcpSocket;
+
+use super::super::support::{After, Client, PATIENCE, Site, Upstream, until};
 
 /// An upload in chunks that ends halfway, before there is an answer and while there is one: its key is revoked, or it has
 /// had all the time that there is.
@@ -40,4 +42,51 @@ fn an_upload_that_is_ended_is_not_completed() {
         let rest = heard.recv_timeout(PATIENCE).unwrap();
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{answers} {revokes}: {:?}", String::from_utf8_lossy(&rest));
     }
+}
+
+/// Answers of all sizes, which end with their connection, to clients that stop reading: the last bytes of some wait in
+/// Keyward when the upstream has long said all, and the connection seems to rest.
+#[test]
+fn an_answer_that_is_not_read_to_its_end_is_not_completed() {
+    let upstream = Upstream::scripted(|turn| {
+        let size: usize = turn.head.target()[1..].parse().unwrap();
+        turn.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        turn.wire.send_chunk(&vec![b'x'; size])?;
+        turn.wire.send_chunk(b"")?;
+        Ok(After::Keep)
+    });
+    let site = Site::new(upstream.address(), "proxy: { workers: 1, timeouts: { idle: 1s, body: 1s } }");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let begin = |size: usize| {
+        let mut client = Client::over(with_little_room(keyward.proxy));
+        client.send(format!("GET /{size} HTTP/1.0\r\nX-API-Key: {}\r\n\r\n", key.value).as_bytes());
+        (size, client)
+    };
+    let clients: Vec<_> = (1..80).map(|n| begin(n * 50_000)).collect();
+    until("all have been closed", || keyward.metric("keyward_connections_open") == 0.0);
+    let late = keyward.metric("keyward_client_timeouts_total{limit=\"body\"}") as usize;
+    let (mut whole, mut cut) = (0, 0);
+    for (size, mut client) in clients {
+        match client.try_response() {
+            Ok(response) => {
+                assert_eq!(response.body.len(), size, "it looks whole");
+                whole += 1;
+            }
+            Err(_) => cut += 1,
+        }
+    }
+    assert!(whole > 0 && cut > late, "{whole} whole, {cut} cut, {late} of them with more to come");
+}
+
+/// A connection of which the client's end takes few bytes.
+fn with_little_room(address: std::net::SocketAddr) -> std::net::TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let socket = runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(address).await.unwrap().into_std().unwrap()
+    });
+    socket.set_nonblocking(false).unwrap();
+    socket
 }
