@@ -17,7 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::support::certificates::Authority;
 use super::support::http2::{Http2, request as h2_request};
-use super::support::{Key, Keyward, Site, request};
+use super::support::{Key, Keyward, Site, request, until};
 use super::upstream_tls;
 
 /// A server of HTTP/2 that sends bodies back, with a status behind them as gRPC has it; or what [`answer`] has for a path.
@@ -94,6 +94,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     match path.as_str() {
         "/silence" => std::future::pending().await,
+        "/flood" => {
+            let mut sender = respond.send_response(response, false).ok()?;
+            sender.send_data(Bytes::from_static(&[0x5a; 4 << 20]), false).ok()?;
+            std::future::pending().await
+        }
         "/media.Films/Missing" => {
             response.headers_mut().extend(NOT_FOUND.map(field));
             respond.send_response(response, true).ok().map(drop)
@@ -321,4 +326,17 @@ fn an_upstream_that_is_silent_is_given_up_in_time() {
     assert_eq!(keyward.with_key(&key, "GET", "/silence").status, 504);
     assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
     assert_eq!(echo.connections.load(SeqCst), 2);
+}
+
+#[test]
+fn clients_that_do_not_read_hold_up_nobody_else() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "");
+    let mut client = Http2::connect(keyward.proxy);
+    let flood = || h2_request("GET", "/flood", &[("x-api-key", &key.value)]);
+    let unread: Vec<_> = (0..8).map(|_| client.begin(flood(), true).unwrap()).collect();
+    until("all of them have begun", || echo.seen.heads.lock().unwrap().len() == unread.len());
+    let response = keyward.send(&request("POST", "/x", &[("X-API-Key", &key.value)], b"body"));
+    assert_eq!((response.status, &*response.text()), (200, "body"));
+    assert_eq!(echo.connections.load(SeqCst), 1);
 }

@@ -17,12 +17,20 @@ pub(super) type Sender = http2::SendRequest<Upload>;
 /// The connection, once there is one. Whoever finds none makes it, and the others wait.
 pub(super) type Shared = tokio::sync::Mutex<Option<Sender>>;
 
+/// How much of an answer may wait here for its client, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// The largest that there is (RFC 9113 6.9.1): answers whose clients read slowly leave room for all others.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// Begins to speak HTTP/2, as one who knows that the other side does.
 pub(super) async fn handshake<S>(socket: S) -> hyper::Result<Sender>
 where
     S: Read + Write + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(socket).await?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    let (sender, connection) = builder.handshake(socket).await?;
     tokio::spawn(connection);
     Ok(sender)
 }
