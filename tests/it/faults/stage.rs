@@ -47,7 +47,7 @@ pub(super) enum Fault {
     Garbage,
     /// There is another answer behind its answer.
     SecondAnswer,
-    /// It answers before it has read the body, and closes.
+    /// It answers before it has read the body, says no more, and closes when we do.
     EarlyAnswer,
     /// It has closed the connection that was kept for the request.
     ClosedKept,
@@ -299,7 +299,13 @@ fn misbehave(fault: Fault, seen: &Seen, turn: &mut Turn<'_>, page: &str) -> io::
     turn.wire.send(text.as_bytes())?;
     match fault {
         Fault::ResetInHead => return Ok(After::Reset),
-        Fault::EndsByClosing | Fault::EarlyAnswer => return Ok(After::Close),
+        Fault::EndsByClosing => return Ok(After::Close),
+        // As servers do that want their answer to arrive: what is still sent to a closed socket would destroy it.
+        Fault::EarlyAnswer => {
+            turn.wire.socket().shutdown(Shutdown::Write)?;
+            turn.wire.rest()?;
+            return Ok(After::Close);
+        }
         Fault::Informational | Fault::ClosedKept => turn.wire.send(&whole)?,
         Fault::SecondAnswer => turn.wire.send(&[whole, ok("nobody asked")].concat())?,
         _ => return say_no_more(seen, turn),
