@@ -146,6 +146,14 @@ pub enum StoreError {
         /// What happened, and what to do about it.
         why: String,
     },
+    /// It went away for good while something was written, and nobody can know whether that was done.
+    #[error("{store}: {why}")]
+    Unsettled {
+        /// Which store.
+        store: String,
+        /// What happened, and what to do about it.
+        why: String,
+    },
     /// Its records were made with another pepper: no key could ever match.
     #[error("{store}: its keys were made with another pepper; use the pepper file that belongs to it")]
     WrongPepper {

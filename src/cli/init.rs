@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::open::{World, open, wait};
 use crate::auth::digest::Pepper;
 use crate::config;
-use crate::store::Location;
+use crate::store::{Location, StoreError};
 
 /// What `keyward init` takes.
 #[derive(Args, Debug)]
@@ -71,9 +71,16 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     let mode = if database.is_some() { 0o644 } else { 0o600 };
     make(&config, mode, &starter(&args.upstream, &args.store)).map_err(|error| failed(&config, error))?;
     let made = try_out(&config, world, console);
-    if made.is_err() {
+    match &made {
+        Ok(_) => {}
+        Err(Failure::Store(StoreError::Unsettled { .. })) => console.note(format_args!(
+            "kept {} and {}: tables that were made fit no other pepper. When the server is back, `keyward key create --config {0}` \
+             works on them, or makes them",
+            config.display(),
+            pepper.display()
+        )),
         // These are ours and a minute old; the next try would otherwise stumble over them.
-        let _ = (fs::remove_file(&config), fs::remove_file(&pepper));
+        Err(_) => drop((fs::remove_file(&config), fs::remove_file(&pepper))),
     }
     made?;
     tell(&config, [&config, &pepper].into_iter().chain(database), console);

@@ -71,8 +71,7 @@ impl PostgresStore {
     /// # Errors
     /// When the server does not answer, or does not allow it.
     pub async fn prepare(&self) -> Result<bool, StoreError> {
-        let prepared = async { schema::prepare(self.pool.lease().await?, self.check).await };
-        prepared.await.map_err(|trouble| trouble.explain(&self.name))
+        schema::prepare(&self.pool, self.check).await.map_err(|trouble| trouble.explain(&self.name))
     }
 }
 

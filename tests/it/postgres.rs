@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::support::{Key, Keyward, Site, Upstream, request, until};
-use super::tools::postgres::{self, Database, Pooler, Server};
+use super::tools::postgres::{self, Breaking, Database, Pooler, Server};
 use super::tools::{self, Program};
 
 /// Rows that an import commits at a time.
@@ -171,6 +171,24 @@ fn init_makes_the_tables_and_a_config_that_works() {
     let wrong = init("c", "postgres://kw:hunter2-and-then-some@db.example/keys");
     assert!(wrong.status.code() == Some(2) && wrong.err.contains("sslmode=verify-full"), "{wrong:?}");
     assert!(![made.err, checked.err, again.err, wrong.err].concat().contains(PASSWORD));
+}
+
+#[test]
+fn a_pepper_that_tables_may_have_been_made_with_is_kept() {
+    if postgres::is_lacking() {
+        return;
+    }
+    let (database, folder) = (Database::new(), tempfile::tempdir().unwrap());
+    let way = Breaking::start(&database, true, false);
+    let config = folder.path().join("keyward.yaml");
+    let config = config.to_str().unwrap();
+    let lost = tools::run(&mut tools::keyward(&["init", "--config", config, "--store", &way.url(&database)]));
+    assert!(lost.status.code() == Some(7) && lost.err.contains("is not known"), "{lost:?}");
+    assert!(lost.err.contains("kept") && lost.err.contains("keyward.pepper"), "{lost:?}");
+    // As it was told to, once the server is there again.
+    let create = ["key", "create", "--name", "first", "--config", config];
+    let created = tools::run(tools::keyward(&create).env("KEYWARD_STORE", database.url("kw", "")));
+    assert!(created.status.success() && !created.err.contains("made the tables"), "{created:?}");
 }
 
 #[test]

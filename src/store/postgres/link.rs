@@ -34,6 +34,15 @@ pub(super) async fn within<T, E: Into<Trouble>>(
     }
 }
 
+/// The answer to a commit did not come: looks whether it was made. It is an error if it was not, or if nobody can tell.
+pub(super) async fn settle(lost: Trouble, look: impl Future<Output = Result<bool, Trouble>>) -> Result<(), Trouble> {
+    match within(LONG_PATIENCE, "looking whether a commit was made", look).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(lost),
+        Err(_) => Err(Trouble::Unsettled(Box::new(lost))),
+    }
+}
+
 /// One connection, and the task that moves its bytes.
 pub(super) struct Link {
     pub(super) client: Client,

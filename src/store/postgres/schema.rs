@@ -1,12 +1,13 @@
 //! Making the tables, and bringing those of an older version up. Several who try at once take turns, and all but the
 //! first find it done.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::link::{LONG_PATIENCE, Lease, PATIENCE, within};
+use super::link::{self, LONG_PATIENCE, PATIENCE, Pool, within};
 use super::trouble::Trouble;
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
@@ -37,19 +38,41 @@ pub(super) fn can_read(format: i32) -> Result<(), Trouble> {
 }
 
 /// Makes the tables, or brings them up; does nothing where they are as they should be. Says whether they were made.
-pub(super) async fn prepare(lease: Lease, check: PepperCheck) -> Result<bool, Trouble> {
+pub(super) async fn prepare(pool: &Arc<Pool>, check: PepperCheck) -> Result<bool, Trouble> {
+    let lease = pool.lease().await?;
     if within(PATIENCE, "looking for the tables", format(lease.client(), check)).await? == Some(FORMAT) {
         lease.give_back();
         return Ok(false);
     }
-    let made = within(LONG_PATIENCE, "making the tables", try_prepare(lease.client(), check)).await?;
-    lease.give_back();
+    let made = within(LONG_PATIENCE, "making the tables", make(lease.client(), check)).await?;
+    match within(LONG_PATIENCE, "committing", lease.client().batch_execute("commit")).await {
+        Ok(()) => lease.give_back(),
+        Err(lost) => {
+            drop(lease);
+            // A pepper that is thrown away after this would be the only one that fits.
+            link::settle(lost, are_made(pool, check)).await?;
+        }
+    }
     Ok(made)
 }
 
-async fn try_prepare(client: &Client, check: PepperCheck) -> Result<bool, Trouble> {
+/// Whether the tables are there, after everybody else who was making them has come to an end.
+async fn are_made(pool: &Arc<Pool>, check: PepperCheck) -> Result<bool, Trouble> {
+    let lease = pool.lease().await?;
+    take_turn(lease.client()).await?;
+    Ok(format(lease.client(), check).await? == Some(FORMAT))
+}
+
+/// Begins a transaction, as the only one who makes tables.
+async fn take_turn(client: &Client) -> Result<(), Trouble> {
     client.batch_execute("begin isolation level read committed; set local lock_timeout = '10s'").await?;
     client.query_typed("select pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    Ok(())
+}
+
+/// All but the commit.
+async fn make(client: &Client, check: PepperCheck) -> Result<bool, Trouble> {
+    take_turn(client).await?;
     let before = format(client, check).await?;
     match before {
         Some(FORMAT) => {}
@@ -68,7 +91,6 @@ async fn try_prepare(client: &Client, check: PepperCheck) -> Result<bool, Troubl
             }
         }
     }
-    client.batch_execute("commit").await?;
     Ok(before.is_none())
 }
 

@@ -36,9 +36,8 @@ impl Trouble {
     pub(super) fn explain(self, store: &str) -> StoreError {
         match self {
             Self::WrongPepper => StoreError::WrongPepper { store: store.to_owned() },
-            Self::Sql(_) | Self::Slow(_) | Self::Refused(_) | Self::Unsettled(_) => {
-                StoreError::unavailable(store, self.to_string())
-            }
+            Self::Unsettled(_) => StoreError::Unsettled { store: store.to_owned(), why: self.to_string() },
+            Self::Sql(_) | Self::Slow(_) | Self::Refused(_) => StoreError::unavailable(store, self.to_string()),
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::link::{LONG_PATIENCE, Pool, within};
+use super::link::{self, LONG_PATIENCE, Pool, within};
 use super::read::{Head, to_sql};
 use super::trouble::{Refusal, Trouble};
 use crate::auth::digest::PepperCheck;
@@ -193,11 +193,7 @@ pub(super) async fn settle(pool: &Arc<Pool>, made: Revision, trouble: Trouble) -
         let found: bool = client.query_typed_one(sql, &values).await?.try_get(0)?;
         client.batch_execute("rollback").await?;
         lease.give_back();
-        Ok::<_, Trouble>(found)
+        Ok(found)
     };
-    match within(LONG_PATIENCE, "looking whether a commit was made", look).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(trouble.into()),
-        Err(_) => Err(Trouble::Unsettled(Box::new(trouble)).into()),
-    }
+    Ok(link::settle(trouble, look).await?)
 }

@@ -6,8 +6,10 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -49,7 +51,7 @@ pub(crate) fn is_lacking() -> bool {
         return false;
     }
     assert!(env::var("KEYWARD_REQUIRE_TOOLS").as_deref() != Ok("1"), "no PostgreSQL; tests/setup.sh installs it");
-    let _ = writeln!(std::io::stderr(), "skipped: no PostgreSQL; tests/setup.sh installs it");
+    let _ = writeln!(io::stderr(), "skipped: no PostgreSQL; tests/setup.sh installs it");
     true
 }
 
@@ -246,6 +248,47 @@ impl Drop for Pooler {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A way to a server that breaks at the first commit.
+pub(crate) struct Breaking(tempfile::TempDir);
+
+impl Breaking {
+    /// Whether the server still gets that commit, and whether there is a way to it afterwards.
+    pub(crate) fn start(database: &Database, gets_it: bool, heals: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("keyward-way-").tempdir().unwrap();
+        let way = UnixListener::bind(folder.path().join(format!(".s.PGSQL.{PORT}"))).unwrap();
+        let place = database.folder.join(format!(".s.PGSQL.{}", database.port));
+        thread::spawn(move || {
+            let mut breaks = true;
+            // One after the other: nobody who is tested with it needs two at once.
+            for client in way.incoming() {
+                let (mut client, mut server) = (client.unwrap(), UnixStream::connect(&place).unwrap());
+                let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || io::copy(&mut answers, &mut back));
+                let mut bytes = [0; 1 << 16];
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    let breaks_now = breaks && bytes[..count].ends_with(b"commit\0");
+                    if (gets_it || !breaks_now) && server.write_all(&bytes[..count]).is_err() {
+                        break;
+                    }
+                    if breaks_now {
+                        breaks = false;
+                        break;
+                    }
+                }
+                let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+                if !breaks && !heals {
+                    return;
+                }
+            }
+        });
+        Self(folder)
+    }
+
+    pub(crate) fn url(&self, database: &Database) -> String {
+        format!("postgres:///{}?host={}&user=kw", database.name, self.0.path().display())
     }
 }
 

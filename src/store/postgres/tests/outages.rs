@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::super::trouble::{Refusal, Trouble};
 use super::super::write;
-use super::server::Server;
+use super::server::{Breaking, Server};
 use super::*;
 
 fn is_unavailable<T: fmt::Debug>(answer: Result<T, CommitError>) -> String {
@@ -200,6 +200,25 @@ async fn a_commit_whose_answer_is_lost_is_looked_for() {
     drop(slow);
     assert!(matches!(write::settle(&pool, planned, lost()).await, Err(Refusal::Trouble(Trouble::Slow(_)))));
     assert_eq!(place.other.commit(commit_of(&[key("k3", "CI")])).await.unwrap().number, 2);
+}
+
+/// The pepper of tables that were made must not be thrown away as if they had not been.
+#[tokio::test]
+async fn tables_whose_commit_was_not_answered_are_looked_for() {
+    if server::is_lacking() {
+        return;
+    }
+    for (gets_it, heals) in [(true, true), (false, true), (true, false), (false, false)] {
+        let database = Database::new();
+        let way = Breaking::start(&database, gets_it, heals);
+        match store(&way.url(&database), 1).prepare().await {
+            Ok(made) => assert!(made && gets_it && heals),
+            Err(StoreError::Unavailable { .. }) => assert!(!gets_it && heals),
+            Err(StoreError::Unsettled { why, .. }) => assert!(!heals && why.contains("is not known"), "{why}"),
+            Err(error @ StoreError::WrongPepper { .. }) => panic!("{error}"),
+        }
+        assert_eq!(store(&database.url("kw", ""), 1).prepare().await.unwrap(), !gets_it, "{heals}");
+    }
 }
 
 /// Whoever is killed while a pull is under way must not make half of the records look like all.
