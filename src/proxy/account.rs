@@ -70,6 +70,11 @@ impl Account {
         self.stream.as_ref().unwrap_or(&self.session.watch)
     }
 
+    /// Whether the client speaks HTTP/2.
+    pub(super) fn is_of_http2(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// When the request's head had been read.
     pub(super) fn started(&self) -> Instant {
         self.started

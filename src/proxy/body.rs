@@ -11,6 +11,10 @@ use super::upstream::Lease;
 use super::watch::Doing;
 use crate::telemetry::metrics::Failure;
 
+/// What a client of HTTP/2 is given at once. A stream can tell only by the next piece that it is being read, and a piece of all
+/// that the upstream sent at once may take a slow client longer than it has.
+const PIECE: usize = 16 << 10;
+
 /// What the client is sent. Its end, whole or not, is the end of the request.
 pub(super) struct ReplyBody {
     content: Content,
@@ -20,7 +24,12 @@ pub(super) struct ReplyBody {
 
 enum Content {
     Page(Option<Bytes>),
-    Upstream { body: Incoming, lease: Option<Lease> },
+    Upstream {
+        body: Incoming,
+        /// Of what came of it, but was not passed on so far.
+        rest: Bytes,
+        lease: Option<Lease>,
+    },
 }
 
 impl ReplyBody {
@@ -32,7 +41,7 @@ impl ReplyBody {
     /// The upstream's body. Its connection goes back to the pool when the body has been read to the end.
     pub(super) fn upstream(body: Incoming, lease: Lease, account: Account) -> Self {
         let ended = body.is_end_stream();
-        let mut content = Content::Upstream { body, lease: Some(lease) };
+        let mut content = Content::Upstream { body, rest: Bytes::new(), lease: Some(lease) };
         if ended {
             content.give_back();
         }
@@ -62,11 +71,17 @@ impl Body for ReplyBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let body = match &mut this.content {
+        let (body, rest) = match &mut this.content {
             Content::Page(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { body, .. } => body,
+            Content::Upstream { body, rest, .. } => (body, rest),
         };
-        let frame = Pin::new(&mut *body).poll_frame(cx);
+        let mut frame = match rest.is_empty() {
+            true => Pin::new(&mut *body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
+        };
+        if this.account.as_ref().is_some_and(Account::is_of_http2) {
+            frame = frame.map_ok(|frame| in_pieces(frame, rest));
+        }
         match &frame {
             // A body in chunks does not know before that it has ended.
             Poll::Ready(None) => this.content.give_back(),
@@ -89,14 +104,33 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Page(bytes) => bytes.is_none(),
-            Content::Upstream { body, .. } => body.is_end_stream(),
+            Content::Upstream { body, rest, .. } => rest.is_empty() && body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Page(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Upstream { body, .. } => body.size_hint(),
+            Content::Upstream { body, rest, .. } => plus(body.size_hint(), rest.len() as u64),
         }
     }
+}
+
+/// Keeps back what is too much at once.
+fn in_pieces(frame: Frame<Bytes>, rest: &mut Bytes) -> Frame<Bytes> {
+    frame.map_data(|mut data| {
+        if data.len() > PIECE {
+            *rest = data.split_off(PIECE);
+        }
+        data
+    })
+}
+
+fn plus(hint: SizeHint, more: u64) -> SizeHint {
+    let mut sum = SizeHint::new();
+    sum.set_lower(hint.lower().saturating_add(more));
+    if let Some(upper) = hint.upper() {
+        sum.set_upper(upper.saturating_add(more));
+    }
+    sum
 }

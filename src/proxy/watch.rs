@@ -195,7 +195,7 @@ impl Watch {
         }
     }
 
-    /// Notes that this is a connection of HTTP/2, of which each stream has notes of its own.
+    /// Notes that this is a connection of HTTP/2, of which each stream has notes of its own. It rests from its first bytes on.
     pub(super) fn speaks_http2(&self) {
         self.is_http2.store(true, Relaxed);
         self.enter(Doing::Head);
@@ -391,6 +391,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
             if this.watch.is(Doing::Idle) {
                 this.watch.enter(Doing::Head);
             }
+        } else if result.is_ready() && this.watch.is(Doing::Head) {
+            this.watch.enter(Doing::Idle);
         }
         result
     }

@@ -1,6 +1,8 @@
 //! HTTP/2 from clients: the same rules as for HTTP/1.1, and those that only HTTP/2 can break. Rows of the catalogue: r41, r43,
 //! r62 to r66, r6.
 
+mod slow; // clients that take their time
+
 use std::process::Command;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -358,38 +360,6 @@ fn r66_the_limit_on_heads_holds_for_what_they_unfold_to() {
 }
 
 #[test]
-fn r66_a_client_that_does_not_read_is_not_waited_for_and_its_other_requests_are_served() {
-    let upstream = Upstream::scripted(|turn| match turn.head.target().as_str() {
-        "/x" => turn.answer(&ok(&"x".repeat(1_000_000))),
-        _ => turn.answer(&ok(PAGE)),
-    });
-    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s } }");
-    // No window for any stream, as settings have it.
-    let mut client = Frames::connect(keyward.proxy, &[(4, 0)]);
-    let began = Instant::now();
-    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields(&key, &[])))).unwrap();
-    let reset = client.find(|frame| matches!(frame.kind, RST_STREAM | GOAWAY)).expect("it is ended");
-    assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
-    let took = began.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_millis(3000)).contains(&took), "{took:?}");
-    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
-    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&fields(&key, &[])))).unwrap();
-    assert!(client.find(|frame| frame.kind == HEADERS && frame.stream == 3).is_some(), "the connection goes on");
-}
-
-#[test]
-fn an_upload_that_stalls_ends_alone() {
-    let upstream = Upstream::start();
-    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s, response: 1s } }");
-    let mut client = Http2::connect(keyward.proxy);
-    let stalled = client.begin(request("POST", "/up", &[("x-api-key", &key.value)]), false).unwrap();
-    assert_eq!(client.exchange(request("GET", "/", &[("x-api-key", &key.value)])).unwrap().status, 200);
-    assert_eq!(client.finish(stalled).unwrap().status, 408);
-    assert_eq!(client.exchange(request("GET", "/", &[("x-api-key", &key.value)])).unwrap().status, 200);
-    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
-}
-
-#[test]
 fn a_rest_ends_with_a_word_and_work_is_no_rest() {
     let upstream = Upstream::scripted(|turn| {
         std::thread::sleep(Duration::from_millis(2500));
@@ -402,11 +372,12 @@ fn a_rest_ends_with_a_word_and_work_is_no_rest() {
     assert!(client.find(|frame| matches!(frame.kind, HEADERS | GOAWAY)).unwrap().kind == HEADERS);
     assert!(began.elapsed() > Duration::from_secs(2));
     assert_eq!(goaway(client.find(|frame| frame.kind == GOAWAY)), Some(0), "no error, only an end");
-    // Who never asks for anything is not kept.
+    // Who never asks for anything rests too: that it is no request that comes slowly, its first bytes say.
     let mut silent = Frames::connect(keyward.proxy, &[]);
     let began = Instant::now();
+    assert_eq!(goaway(silent.find(|frame| frame.kind == GOAWAY)), Some(0));
     assert!(silent.find(|_| false).is_none());
-    assert!(began.elapsed() < Duration::from_millis(2500));
+    assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! Streams of clients that take their time, or stand still.
+
+use std::time::{Duration, Instant};
+
+use super::super::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, block, frame,
+};
+use super::super::support::http2::{Http2, request};
+use super::super::support::upstream::PAGE;
+use super::super::support::{Upstream, ok};
+use super::{fields, serve};
+
+#[test]
+fn r66_a_client_that_does_not_read_is_not_waited_for_and_its_other_requests_are_served() {
+    let upstream = Upstream::scripted(|turn| match turn.head.target().as_str() {
+        "/x" => turn.answer(&ok(&"x".repeat(1_000_000))),
+        _ => turn.answer(&ok(PAGE)),
+    });
+    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s } }");
+    // No window for any stream, as settings have it.
+    let mut client = Frames::connect(keyward.proxy, &[(4, 0)]);
+    let began = Instant::now();
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields(&key, &[])))).unwrap();
+    let reset = client.find(|frame| matches!(frame.kind, RST_STREAM | GOAWAY)).expect("it is ended");
+    assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(3000)).contains(&took), "{took:?}");
+    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&fields(&key, &[])))).unwrap();
+    assert!(client.find(|frame| frame.kind == HEADERS && frame.stream == 3).is_some(), "the connection goes on");
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_gets_all_of_it() {
+    const SIZE: usize = 600_000;
+    let upstream = Upstream::scripted(|turn| turn.answer(&ok(&"x".repeat(SIZE))));
+    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s } }");
+    let mut client = Frames::connect(keyward.proxy, &[(4, 16 << 10)]);
+    let began = Instant::now();
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields(&key, &[])))).unwrap();
+    let mut read = 0;
+    while read < SIZE {
+        let part = client.find(|frame| matches!(frame.kind, DATA | RST_STREAM | GOAWAY)).unwrap();
+        assert_eq!(part.kind, DATA, "after {read} bytes and {:?}", began.elapsed());
+        read += part.payload.len();
+        // The pace of a slow line: no answer of this size is through before its limit.
+        let pace = Duration::from_micros(read as u64 * 6);
+        std::thread::sleep(pace.saturating_sub(began.elapsed()));
+        let more = u32::try_from(part.payload.len()).unwrap().to_be_bytes();
+        for stream in [0, 1].into_iter().filter(|_| more != [0; 4]) {
+            client.send(&frame(WINDOW_UPDATE, 0, stream, &more)).unwrap();
+        }
+    }
+    assert!(began.elapsed() > Duration::from_secs(3));
+}
+
+#[test]
+fn an_upload_that_stalls_ends_alone() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "proxy: { timeouts: { body: 1s, response: 1s } }");
+    let mut client = Http2::connect(keyward.proxy);
+    let stalled = client.begin(request("POST", "/up", &[("x-api-key", &key.value)]), false).unwrap();
+    assert_eq!(client.exchange(request("GET", "/", &[("x-api-key", &key.value)])).unwrap().status, 200);
+    assert_eq!(client.finish(stalled).unwrap().status, 408);
+    assert_eq!(client.exchange(request("GET", "/", &[("x-api-key", &key.value)])).unwrap().status, 200);
+    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
+}
