@@ -54,7 +54,9 @@ impl Tunnel {
         let mut ends = None;
         let both = async { ends = Some((client.clone().await, upstream.clone().await)) };
         drive(watch, both, |_| ()).await;
-        let Some((Ok(client), Ok(upstream))) = ends else { return };
+        let Some((Ok(client), Ok(upstream))) = ends else {
+            return watch.withdrawn().into_iter().for_each(|denial| account.withdrawn(denial));
+        };
         let mut client = ClientEnd { io: TokioIo::new(client), watch: watch.clone(), frames: Frames::default() };
         let mut upstream = TokioIo::new(upstream);
         client.moved();
