@@ -39,7 +39,7 @@ const FULL: &[u8] =
     Retry-After: 5\r\nConnection: close\r\n\r\nToo many connections here.\n";
 /// How long it may take to hear it, and how many may do so at a time.
 const LINGER: Duration = Duration::from_secs(1);
-const CROWD: i64 = 256;
+pub(super) const CROWD: usize = 256;
 
 /// Why a connection ends before its first request.
 enum Ending {
@@ -201,14 +201,12 @@ impl Arrival {
         place.map(|place| self.link.open.keep(place)).ok_or(Ending::Refused(Refused::PeerConnections))
     }
 
-    /// Tells a client in the clear that it was one too many. Nobody waits for long with it, or with many of them.
+    /// Tells a client in the clear that it was one too many. Nobody waits for long with it, or with many of them; and it
+    /// takes no room from others meanwhile.
     async fn say_full(&self, mut stream: ReadAhead) {
-        let shared = &*self.current.shared;
-        let is_crowd =
-            shared.metrics.proxy.connections_open.get() > shared.limits.max_connections.saturating_add(CROWD);
-        if shared.tls.is_some() || is_crowd {
-            return;
-        }
+        self.link.open.step_aside();
+        let is_secure = self.current.shared.tls.is_some();
+        let Some(_turn) = self.link.worker.live.refusals.try_acquire().ok().filter(|_| !is_secure) else { return };
         let told = async {
             stream.write_all(FULL).await?;
             stream.shutdown().await?;

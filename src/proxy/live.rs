@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use super::establish::CROWD;
 use super::peers::Peers;
 use super::{Config, Shared, Surroundings};
 use crate::telemetry::access_log::AccessLogger;
@@ -18,13 +21,16 @@ pub struct Live {
     shared: Mutex<Arc<Shared>>,
     /// Connections outlive a config.
     pub(super) peers: Arc<Peers>,
+    /// How many connections may be told at a time that there is no room.
+    pub(super) refusals: Semaphore,
 }
 
 impl Live {
     pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
         let Surroundings { replica, metrics, access, lifecycle: _ } = surroundings;
         let shared = Shared::new(config, 0, replica, metrics, access)?;
-        Ok(Self { generation: AtomicU64::new(0), shared: Mutex::new(Arc::new(shared)), peers: Arc::default() })
+        let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
+        Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals })
     }
 
     /// Puts another config in force: what begins from now on is served by it. Its address and number of workers are not

@@ -161,6 +161,8 @@ fn spawn_isolated(open: impl Send + 'static, connection: impl Future<Output = ()
 pub(super) struct OpenConnection {
     metrics: Arc<Metrics>,
     worker: Arc<Worker>,
+    /// Whether it takes room from others.
+    counts: AtomicBool,
     /// Its place among its peer's, where those are limited.
     place: OnceLock<Place>,
 }
@@ -169,7 +171,7 @@ impl OpenConnection {
     fn new(metrics: Arc<Metrics>, worker: Arc<Worker>) -> Arc<Self> {
         metrics.proxy.connections.inc();
         metrics.proxy.connections_open.inc();
-        Arc::new(Self { metrics, worker, place: OnceLock::new() })
+        Arc::new(Self { metrics, worker, counts: AtomicBool::new(true), place: OnceLock::new() })
     }
 
     /// Keeps its place among its peer's as long as it is open.
@@ -177,12 +179,19 @@ impl OpenConnection {
         // There is one, since a connection is established once.
         let _ = self.place.set(place);
     }
+
+    /// Makes room for another while this one is only told that it was too many.
+    pub(super) fn step_aside(&self) {
+        if self.counts.swap(false, Relaxed) {
+            self.metrics.proxy.connections_open.dec();
+        }
+    }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.worker.open.fetch_sub(1, Relaxed);
-        self.metrics.proxy.connections_open.dec();
+        self.step_aside();
         if std::thread::panicking() {
             self.metrics.proxy.panics.inc();
         }

@@ -70,6 +70,25 @@ fn one_peer_does_not_take_the_room_of_all() {
 }
 
 #[test]
+fn those_that_are_refused_take_no_room() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "max_connections: 3, max_connections_per_peer: 1");
+    let peer = |last: u8| Client::connect_from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), keyward.proxy);
+    let mut first = peer(2);
+    assert_eq!(first.exchange(&get(&key)).status, 200);
+    // They hear that they were too many, and stay as long as they may.
+    let refused: Vec<Client> = (0..10)
+        .map(|_| {
+            let mut client = peer(2);
+            assert_eq!(client.response().status, 503);
+            client
+        })
+        .collect();
+    assert_eq!(peer(3).exchange(&get(&key)).status, 200);
+    drop(refused);
+}
+
+#[test]
 fn one_request_too_many_is_refused_and_not_kept_waiting() {
     let (go, told) = mpsc::channel::<()>();
     let told = Mutex::new(told);
