@@ -431,8 +431,6 @@ impl Shared {
             std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{what} cannot stand in a header"))
         };
         let rules = config.routes.rules().zip(&config.settings);
-        let expiry = config.tls.as_ref().and_then(|tls| tls.valid_until().duration_since(UNIX_EPOCH).ok());
-        metrics.proxy.certificate_expiry.set(expiry.unwrap_or_default().as_secs_f64());
         Ok(Self {
             generation,
             replies: rules.map(|(rule, settings)| Replies::new(&settings.deny, &rule.forms)).collect(),
@@ -452,5 +450,11 @@ impl Shared {
             metrics,
             access,
         })
+    }
+
+    /// Tells until when its certificate is valid, once it is in force.
+    fn tell_expiry(&self) {
+        let expiry = self.tls.as_ref().and_then(|tls| tls.valid_until().duration_since(UNIX_EPOCH).ok());
+        self.metrics.proxy.certificate_expiry.set(expiry.unwrap_or_default().as_secs_f64());
     }
 }

@@ -29,6 +29,7 @@ impl Live {
     pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
         let Surroundings { replica, metrics, access, lifecycle: _ } = surroundings;
         let shared = Shared::new(config, 0, replica, metrics, access)?;
+        shared.tell_expiry();
         let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
         Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals })
     }
@@ -43,6 +44,7 @@ impl Live {
         let generation = shared.generation + 1;
         *shared = Arc::new(Shared::new(config, generation, shared.replica.clone(), shared.metrics.clone(), access)?);
         self.generation.store(generation, Ordering::Release);
+        shared.tell_expiry();
         Ok(())
     }
 
