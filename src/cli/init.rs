@@ -26,9 +26,10 @@ pub(super) struct InitArgs {
     /// The server behind
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
     upstream: String,
-    /// Where keys will be: sqlite:PATH, or postgres://USER@HOST/DATABASE, where the tables are made too
-    #[arg(long, value_name = "STORE", default_value = DATABASE, hide_default_value = true)]
-    store: String,
+    /// Where keys will be: sqlite:PATH, or postgres://USER@HOST/DATABASE, where the tables are made too. A URL with a
+    /// password is better off in the environment, as KEYWARD_STORE
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
 }
 
 /// The store of those who name none.
@@ -40,6 +41,23 @@ impl InitArgs {
         let named = || self.config.clone().or_else(|| world.variable("KEYWARD_CONFIG").map(PathBuf::from));
         in_folder.or_else(named).unwrap_or_else(|| "keyward.yaml".into())
     }
+
+    /// Where keys will be, and what the config shall say of it: nothing, if the environment does.
+    fn store<'a>(&'a self, world: &'a World, base: &Path) -> Result<(Location, Option<&'a str>), Failure> {
+        let (by, text, written) = match (self.store.as_deref(), world.variable("KEYWARD_STORE")) {
+            (Some(_), Some(_)) => {
+                let why = "--store: KEYWARD_STORE in the environment overrules it; use one of them";
+                return Err(Failure::Usage(why.to_owned()));
+            }
+            (None, Some(variable)) => ("KEYWARD_STORE", variable, None),
+            (flag, None) => ("--store", flag.unwrap_or(DATABASE), Some(flag.unwrap_or(DATABASE))),
+        };
+        let store = Location::parse(text, base).map_err(|error| Failure::Usage(format!("{by}: {error}")))?;
+        match store {
+            Location::File(_) => Err(Failure::Usage(format!("{by}: a file: store is made by what writes it"))),
+            Location::Sqlite(_) | Location::Postgres(_) => Ok((store, written)),
+        }
+    }
 }
 
 /// Makes the files, and the store.
@@ -47,11 +65,10 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     let config = args.config(world);
     let folder = config.parent().unwrap_or(Path::new(""));
     let pepper = folder.join("keyward.pepper");
-    let store = Location::parse(&args.store, folder).map_err(|error| Failure::Usage(format!("--store: {error}")))?;
+    let (store, written) = args.store(world, folder)?;
     let database = match &store {
         Location::Sqlite(path) => Some(path),
-        Location::File(_) => return Err(Failure::Usage("--store: a file: store is made by what writes it".to_owned())),
-        Location::Postgres(_) => None,
+        Location::File(_) | Location::Postgres(_) => None,
     };
     let there: Vec<String> = [&config, &pepper]
         .into_iter()
@@ -69,7 +86,7 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     make(&pepper, 0o600, &secret).map_err(|error| failed(&pepper, error))?;
     // A URL may have a password in it.
     let mode = if database.is_some() { 0o644 } else { 0o600 };
-    make(&config, mode, &starter(&args.upstream, &args.store)).map_err(|error| failed(&config, error))?;
+    make(&config, mode, &starter(&args.upstream, written)).map_err(|error| failed(&config, error))?;
     let made = try_out(&config, world, console);
     match &made {
         Ok(_) => {}
@@ -100,10 +117,14 @@ fn make(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 }
 
 /// A config that works, short enough to be read.
-fn starter(upstream: &str, store: &str) -> String {
+fn starter(upstream: &str, store: Option<&str>) -> String {
     // JSON's strings are YAML's too.
     let upstream = serde_json::Value::from(upstream);
-    let store = if store == DATABASE { store.into() } else { serde_json::Value::from(store).to_string() };
+    let store = match store {
+        None => "# store: where KEYWARD_STORE in the environment says".to_owned(),
+        Some(DATABASE) => format!("store: {DATABASE}"),
+        Some(store) => format!("store: {}", serde_json::Value::from(store)),
+    };
     format!(
         "\
 # The config of Keyward. `keyward schema` describes every option; `keyward check` says what is wrong.
@@ -115,7 +136,7 @@ keys:
   brand: kw                            # keys begin with it: kw_live_…
   pepper: {{ file: ./keyward.pepper }}   # goes into every digest: without it all keys are lost, so keep a copy apart
   # shapes: [{{ name: legacy, length: 20, alphabet: hex }}]   # keys of another system, for `keyward key import`
-store: {store}
+{store}
 ops:
   listen: 0.0.0.0:9464                 # /livez, /readyz and /metrics
 "
@@ -149,12 +170,7 @@ mod tests {
 
     #[track_caller]
     fn init(folder: &Path, upstream: &str) -> Ran {
-        let args = InitArgs {
-            dir: Some(folder.to_owned()),
-            config: None,
-            upstream: upstream.to_owned(),
-            store: DATABASE.to_owned(),
-        };
+        let args = InitArgs { dir: Some(folder.to_owned()), config: None, upstream: upstream.to_owned(), store: None };
         remember(|console| run(&args, &world(), console))
     }
 

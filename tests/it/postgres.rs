@@ -1,6 +1,7 @@
 //! Keys in PostgreSQL: commands and sidecars as people run them, each with the rights of its role, and what a sidecar does
 //! when the server is away, frozen, or not set up yet.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -170,6 +171,17 @@ fn init_makes_the_tables_and_a_config_that_works() {
     assert!(!folder.path().join("b/keyward.pepper").exists());
     let wrong = init("c", "postgres://kw:hunter2-and-then-some@db.example/keys");
     assert!(wrong.status.code() == Some(2) && wrong.err.contains("sslmode=verify-full"), "{wrong:?}");
+    // A URL in the environment is used and not written down, and nobody else may say otherwise.
+    let other = Database::new();
+    let mut command = tools::keyward(&["init", "--dir", "d"]);
+    let quiet = tools::run(command.current_dir(folder.path()).env("KEYWARD_STORE", other.url("kw", "")));
+    assert!(quiet.status.success() && quiet.err.contains("made the tables"), "{quiet:?}");
+    assert!(!quiet.err.contains("keyward.db"), "{quiet:?}");
+    assert!(!fs::read_to_string(folder.path().join("d/keyward.yaml")).unwrap().contains("postgres://"));
+    let mut command = tools::keyward(&["init", "--dir", "e", "--store", &url]);
+    let both = tools::run(command.current_dir(folder.path()).env("KEYWARD_STORE", other.url("kw", "")));
+    assert!(both.status.code() == Some(2) && both.err.contains("overrules"), "{both:?}");
+    assert!(!folder.path().join("e").exists());
     assert!(![made.err, checked.err, again.err, wrong.err].concat().contains(PASSWORD));
 }
 
