@@ -205,7 +205,8 @@ impl Parts {
         let log = log_of(&raw.log, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
         let admin = listeners.admin.map(|listen| admin::Config { listen });
-        let ops = ops::ops(raw.ops.as_ref(), listeners.ops, proxy.as_ref().map(|proxy| &proxy.upstream), report);
+        let upstream = proxy.as_ref().map(|proxy| (&proxy.upstream, proxy.upstream_protocol));
+        let ops = ops::ops(raw.ops.as_ref(), listeners.ops, upstream, report);
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());
         let tls = raw.proxy.as_ref().and_then(|proxy| proxy::tls_files(proxy.tls.as_ref()?, base));
         let files = [path.to_owned()].into_iter().chain(pepper.map(|file| base.join(file)));

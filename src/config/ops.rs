@@ -11,20 +11,24 @@ use super::raw;
 use super::report::Report;
 use crate::ops::probes::{LocalServer, Probes};
 use crate::ops::{Config, PAGES};
-use crate::proxy::upstream::Target;
+use crate::proxy::upstream::{Protocol, Target};
 
 /// Reads the section, as far as its listener is wanted.
 pub(super) fn ops(
     raw: Option<&raw::Ops>,
     listen: Option<SocketAddr>,
-    upstream: Option<&Target>,
+    upstream: Option<(&Target, Protocol)>,
     report: &mut Report,
 ) -> Option<Config> {
     let probes = raw.filter(|raw| !raw.probes.is_empty()).and_then(|raw| probes(&raw.probes, upstream?, report));
     Some(Config { listen: listen?, probes: probes.map(Arc::new) })
 }
 
-fn probes(raw: &BTreeMap<String, String>, upstream: &Target, report: &mut Report) -> Option<Probes> {
+fn probes(
+    raw: &BTreeMap<String, String>,
+    (upstream, protocol): (&Target, Protocol),
+    report: &mut Report,
+) -> Option<Probes> {
     let at = OptionPath::of(["ops", "probes"]);
     let server = match upstream {
         Target::Http(authority) => LocalServer::loopback(authority),
@@ -37,6 +41,13 @@ fn probes(raw: &BTreeMap<String, String>, upstream: &Target, report: &mut Report
             &at,
             "are passed on only to an upstream by http: on this machine (127.0.0.1, [::1], localhost or unix:), because they need \
              no key; probe that server directly",
+        );
+    }
+    if protocol == Protocol::Http2 {
+        report.mistake(
+            &at,
+            "are asked of the upstream by HTTP/1.1, which it does not speak (proxy.upstream_protocol: http2); probe that server \
+             directly",
         );
     }
     let mut paths = BTreeMap::new();

@@ -196,6 +196,13 @@ fn probes_are_passed_on_only_on_this_machine() {
         "5:16: ops.probes: are passed on only to an upstream by http: on this machine (127.0.0.1, [::1], localhost or unix:), \
          because they need no key; probe that server directly",
     );
+    check_text(
+        &format!(
+            "{NEEDED}proxy: {{ upstream: 'unix:app.sock', upstream_protocol: http2 }}\nops:\n  probes: {{ /up: /health }}\n"
+        ),
+        "6:11: ops.probes: are asked of the upstream by HTTP/1.1, which it does not speak (proxy.upstream_protocol: http2); \
+         probe that server directly",
+    );
     let text =
         |probes: &str| format!("{NEEDED}proxy: {{ upstream: 'unix:app.sock' }}\nops:\n  probes: {{ {probes} }}\n");
     check_text(&text("/startup: /health, /a: /b?c=d"), "nothing");
