@@ -20,6 +20,7 @@ use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
+use self::multiplexed::{Channel, Channels, Seats};
 use super::Limits;
 use super::forward::Outbound;
 use super::trailers::Trailers;
@@ -79,8 +80,8 @@ pub(super) struct Upstream {
     idle: Mutex<Vec<Connection>>,
     /// Whether another config is in force: connections are then no longer kept.
     retired: AtomicBool,
-    /// The one connection of HTTP/2.
-    multiplexed: multiplexed::Shared,
+    /// Those of HTTP/2, which requests share.
+    channels: Channels,
     /// Whether TLS has worked, or nothing was said yet.
     secured: AtomicBool,
 }
@@ -88,7 +89,7 @@ pub(super) struct Upstream {
 /// A connection that has just been made.
 enum Opened {
     Http1(Connection),
-    Http2(multiplexed::Sender),
+    Http2(Channel),
 }
 
 impl Opened {
@@ -99,10 +100,10 @@ impl Opened {
         }
     }
 
-    fn into_http2(self) -> Option<multiplexed::Sender> {
+    fn into_http2(self) -> Option<Channel> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(sender) => Some(sender),
+            Self::Http2(channel) => Some(channel),
         }
     }
 }
@@ -174,7 +175,13 @@ impl Body for Upload {
 }
 
 /// A connection that is in use. It goes back to the pool when its answer has been read to the end, and is closed if not.
-pub(super) struct Lease(Option<Leased>);
+/// Or a seat on one that others use as well.
+pub(super) struct Lease(Held);
+
+enum Held {
+    Connection(Leased),
+    Seat(Arc<Seats>),
+}
 
 struct Leased {
     upstream: Arc<Upstream>,
@@ -184,14 +191,16 @@ struct Leased {
 }
 
 impl Lease {
-    /// Of a connection that others use as well.
-    fn none() -> Self {
-        Self(None)
+    fn of_seat(seat: Arc<Seats>) -> Self {
+        Self(Held::Seat(seat))
     }
 
     /// The answer is complete.
     pub(super) fn give_back(self) {
-        let Some(Leased { upstream, mut connection, uploads }) = self.0 else { return };
+        let Leased { upstream, mut connection, uploads } = match self.0 {
+            Held::Connection(leased) => leased,
+            Held::Seat(seat) => return drop(seat),
+        };
         if uploads {
             tokio::spawn(async move {
                 if connection.sender.ready().await.is_ok() {
@@ -213,7 +222,7 @@ impl Upstream {
             sweeper,
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
-            multiplexed: multiplexed::Shared::default(),
+            channels: Channels::default(),
             secured: AtomicBool::new(true),
         }
     }
@@ -227,15 +236,13 @@ impl Upstream {
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         self.lock().clear();
-        // Requests that are on their way hold it until they have ended.
-        if let Ok(mut shared) = self.multiplexed.try_lock() {
-            *shared = None;
-        }
+        self.channels.clear();
     }
 
-    /// Forgets unused connections that have been closed.
+    /// Forgets unused connections that have been closed, and closes shared ones that nobody has used for long.
     pub(super) fn prune(&self) {
         self.lock().retain(|connection| !connection.sender.is_closed());
+        self.channels.prune(self.limits.upstream_idle_timeout);
     }
 
     /// Sends a request, and waits for the head of the answer.
@@ -259,7 +266,10 @@ impl Upstream {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.watch.enter(Doing::Work);
-                    return Ok((response, Lease(Some(Leased { upstream: self.clone(), connection, uploads }))));
+                    return Ok((
+                        response,
+                        Lease(Held::Connection(Leased { upstream: self.clone(), connection, uploads })),
+                    ));
                 }
                 Err(mut error) => match error.take_message() {
                     // Nothing of it was written: the connection had been closed while it was unused.
@@ -326,7 +336,7 @@ impl Upstream {
         S: Read + Write + Unpin + Send + 'static,
     {
         if self.protocol == Protocol::Http2 {
-            return multiplexed::handshake(socket).await.map(Opened::Http2).map_err(io::Error::other);
+            return Channel::open(socket).await.map(Opened::Http2).map_err(io::Error::other);
         }
         let mut builder = Builder::new();
         // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -32,6 +32,8 @@ struct Echo {
 struct Seen {
     heads: Mutex<Vec<http::request::Parts>>,
     trailers: Mutex<Vec<HeaderMap>>,
+    /// How many connections have ended.
+    ended: AtomicUsize,
     /// The next message of a stream may be sent.
     next: Notify,
 }
@@ -76,7 +78,8 @@ impl Echo {
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(socket: S, seen: Arc<Seen>) {
-    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    let handshake = h2::server::Builder::new().max_concurrent_streams(MOST_STREAMS).handshake(socket);
+    let Ok(mut connection) = handshake.await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let goes = request.uri().path() == "/last";
         tokio::spawn(answer(request, respond, seen.clone()));
@@ -84,7 +87,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(socket: S, seen: Arc<Seen>) {
             connection.graceful_shutdown();
         }
     }
+    seen.ended.fetch_add(1, SeqCst);
 }
+
+/// How many requests the server takes at a time by one connection.
+const MOST_STREAMS: u32 = 50;
 
 /// Answers by what is called.
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) -> Option<()> {
@@ -314,7 +321,7 @@ fn an_upstream_that_takes_no_more_gets_another_connection() {
     for n in 1..4 {
         let response = keyward.send(&request("POST", "/last", &[("X-API-Key", &key.value)], b"body"));
         assert_eq!((response.status, &*response.text()), (200, "body"));
-        thread::sleep(Duration::from_millis(50));
+        until("it has said that it goes", || echo.seen.ended.load(SeqCst) == n);
         assert_eq!(echo.connections.load(SeqCst), n);
     }
 }
@@ -338,5 +345,67 @@ fn clients_that_do_not_read_hold_up_nobody_else() {
     until("all of them have begun", || echo.seen.heads.lock().unwrap().len() == unread.len());
     let response = keyward.send(&request("POST", "/x", &[("X-API-Key", &key.value)], b"body"));
     assert_eq!((response.status, &*response.text()), (200, "body"));
+    assert_eq!(echo.connections.load(SeqCst), 1);
+}
+
+#[test]
+fn a_full_connection_gets_another_beside_it() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "");
+    // By the second answer it is known how many requests the connection takes.
+    for _ in 0..2 {
+        assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+    }
+    echo.seen.heads.lock().unwrap().clear();
+    let mut client = Http2::connect(keyward.proxy);
+    let silence = || h2_request("GET", "/silence", &[("x-api-key", &key.value)]);
+    let silent: Vec<_> = (0..MOST_STREAMS + 10).map(|_| client.begin(silence(), true).unwrap()).collect();
+    until("all of them have begun", || echo.seen.heads.lock().unwrap().len() == silent.len());
+    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+    assert_eq!(echo.connections.load(SeqCst), 2);
+}
+
+#[test]
+fn an_upstream_out_of_reach_fails_all_who_wait_at_once() {
+    let authority = Authority::new("root");
+    // It takes connections by itself, and nobody answers there.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = format!("upstream: \"https://localhost:{}\", upstream_tls: {{ ca: ca.crt }}", address.port());
+    let config = format!("upstream_protocol: http2, workers: 1, timeouts: {{ connect: 1s }}, {upstream}");
+    let site = Site::new(address, &format!("proxy: {{ {config} }}"));
+    site.write("ca.crt", &authority.certificate);
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let begun = Instant::now();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut client, key) = (keyward.connect(), key.clone());
+            thread::spawn(move || client.exchange(&request("GET", "/x", &[("X-API-Key", &key.value)], b"")).status)
+        })
+        .collect();
+    assert!(clients.into_iter().all(|client| client.join().unwrap() == 504));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_unused_connection_is_closed_in_time() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "timeouts: { upstream_idle: 1s }");
+    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+    until("it is closed", || echo.seen.ended.load(SeqCst) == 1);
+    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+    assert_eq!(echo.connections.load(SeqCst), 2);
+}
+
+#[test]
+fn a_client_that_stalls_costs_others_no_connection() {
+    let echo = Echo::start();
+    let (keyward, key) = serve_before(&echo, "timeouts: { body: 1s, upstream_idle: 1m }");
+    let mut client = keyward.connect();
+    let head = format!("PUT /silence HTTP/1.1\r\nHost: media.example\r\nX-API-Key: {}\r\n", &*key.value);
+    client.send(format!("{head}Content-Length: 8\r\n\r\nhalf").as_bytes());
+    assert_eq!(client.response().status, 408);
+    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
     assert_eq!(echo.connections.load(SeqCst), 1);
 }
