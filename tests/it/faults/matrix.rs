@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -209,7 +210,12 @@ impl Row {
 
     /// Leaves one kept connection, or none.
     fn prepare(&self) {
-        let get = |target| self.expect_good(&mut self.keyward.connect(), target, &"before");
+        let get = |target| {
+            let closed = self.stage.seen.closed.load(SeqCst);
+            self.expect_good(&mut self.keyward.connect(), target, &"before");
+            // A request that is sent on a connection while that is being closed may or may not have arrived.
+            until("it is closed", || target != LAST || self.stage.seen.closed.load(SeqCst) > closed);
+        };
         if !self.warm {
             // A new connection is made only when none was left; and this one is not kept.
             until("no connection is left", || {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub(super) struct Seen {
     more: Condvar,
     /// Requests of which only half was sent, and that were whole all the same.
     pub(super) completed: Mutex<Vec<String>>,
+    /// Connections that were closed behind [`LAST`].
+    pub(super) closed: AtomicUsize,
 }
 
 impl Seen {
@@ -224,6 +227,7 @@ fn serve(fault: Fault, seen: &Seen, turn: &mut Turn<'_>) -> io::Result<After> {
     if target == LAST {
         turn.answer(&ok(&page(&target)))?;
         turn.wire.socket().shutdown(Shutdown::Both)?;
+        seen.closed.fetch_add(1, SeqCst);
         return Ok(After::Close);
     }
     if !target.starts_with("/fault") {
