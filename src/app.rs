@@ -98,7 +98,8 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let ops_listener = ops.as_ref().map(|ops| bind("ops.listen", ops.listen)).transpose()?;
     let probes = Arc::new(ArcSwapOption::new(ops.and_then(|ops| ops.probes)));
 
-    let store = AnyStore::open(&store, locksmith.pepper.check())?;
+    // Not made where there is none: a volume that is not mounted would turn every key into an unknown one.
+    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();

@@ -3,7 +3,7 @@
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
 //! before the first request ([`establish`], [`proxy_protocol`], [`peers`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
-//! what the client gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
+//! what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
@@ -16,6 +16,7 @@ mod framing;
 pub mod fuzzing;
 mod head_guard;
 mod headers;
+mod linger;
 mod listener;
 mod live;
 mod peers;
@@ -119,6 +120,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let permit = match decision {
         Ok(permit) => permit,
         Err(refusal) => {
+            let lingers = is_fit && linger::is_wanted(&request);
             let headers = std::mem::take(request.headers_mut());
             let mut response = reply::answer(refusal.answer, route, &hints, headers, &id, account);
             if let Some(exhausted) = refusal.exhausted {
@@ -127,6 +129,9 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
             // Where the next request would begin, nobody can say.
             if !is_fit {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if lingers {
+                linger::start(request.into_body());
             }
             return Admission::Refuse(response);
         }

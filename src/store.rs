@@ -305,7 +305,7 @@ pub enum AnyStore {
 }
 
 impl AnyStore {
-    /// Opens a store, and makes an embedded database that is not there yet, so that a first start works. Short blocking
+    /// Opens a store, and makes an embedded database that is not there yet, so that a first key can be made. Short blocking
     /// I/O: for the start of a program, not for a request.
     ///
     /// # Errors
@@ -319,7 +319,7 @@ impl AnyStore {
         }
     }
 
-    /// The same, but a database that is not there is an error: for commands that only look.
+    /// The same, but a database that is not there is an error: for `serve`, and for commands that only look.
     ///
     /// # Errors
     /// As [`AnyStore::open`], and when there is no database.

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 /// Whether different servers may read the path differently.
 ///
-/// `//`, dot segments, backslash, `;`, `#`, control and raw non-ASCII bytes, invalid escapes, and the escapes of `.` `/`
-/// `\` `%` and NUL, which some servers undo twice or before they split the path.
+/// `//`, dot segments (with blanks behind them, which Windows does not see), backslash, `;`, `#`, control and raw non-ASCII
+/// bytes, invalid escapes, and those of controls, of `.` `/` `\` `%` and of overlong UTF-8, which some servers undo twice or
+/// before they split the path. (Escapes of Latin-1 are not: old servers have files so named.)
 pub fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     let mut rest = bytes;
@@ -31,16 +32,27 @@ pub fn is_ambiguous(path: &str) -> bool {
 fn is_dubious_segment(after_slash: &[u8]) -> bool {
     match after_slash {
         [b'/', ..] => true,
-        [b'.', b'.', rest @ ..] | [b'.', rest @ ..] => rest.is_empty() || rest[0] == b'/',
+        [b'.', b'.', rest @ ..] | [b'.', rest @ ..] => rest.is_empty() || rest[0] == b'/' || rest.starts_with(b"%20"),
         _ => false,
     }
 }
 
 fn is_dubious_escape(after_percent: &[u8]) -> bool {
     match escaped(after_percent) {
-        Some(byte) => matches!(byte, b'.' | b'/' | b'\\' | b'%' | 0),
-        None => true,
+        Some(b'.' | b'/' | b'\\' | b'%' | ..0x20 | 0x7f) | None => true,
+        Some(first @ (0xc0 | 0xc1 | 0xe0 | 0xf0)) => is_overlong(first, &after_percent[2..]),
+        Some(_) => false,
     }
+}
+
+/// Whether these are bytes that spell a character longer than UTF-8 allows (RFC 3629 section 3): `%c0%ae` for a dot.
+fn is_overlong(first: u8, after: &[u8]) -> bool {
+    let second = after.strip_prefix(b"%").and_then(escaped);
+    second.is_some_and(|second| match first {
+        0xe0 => (0x80..0xa0).contains(&second),
+        0xf0 => (0x80..0x90).contains(&second),
+        _ => (0x80..0xc0).contains(&second),
+    })
 }
 
 /// The byte that two hex digits stand for.
@@ -89,6 +101,9 @@ mod tests {
             "/%7Euser",
             "/a%3Bb",
             "/%23",
+            "/voil%E0",
+            "/%C0%20bient%F4t",
+            "/%e0%a4%85",
         ] {
             assert!(!is_ambiguous(path), "{path}");
         }
@@ -119,6 +134,14 @@ mod tests {
             "/a%u002f",
             "/a b",
             "/a\tb",
+            "/a%0ab",
+            "/a%7f",
+            "/..%20/a",
+            "/.%20",
+            "/%c0%ae%c0%ae/a",
+            "/a%c0%af",
+            "/%e0%80%af",
+            "/%f0%80%80%af",
             "/a\u{7f}",
             "/é",
         ] {

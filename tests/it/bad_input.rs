@@ -137,8 +137,10 @@ const ROWS: &[Row] = &[
     )
     .given(&[(File("keyward.db"), "")]),
     row("serve", 7, &["error: sqlite:keyward.db: it cannot be opened"]).given(&[(File("keyward.db/"), "")]),
-    row("serve", 7, &["error: sqlite:no/such/folder.db: the file cannot be made: No such file or directory"])
-        .given(&[(Line(4), "store: sqlite:no/such/folder.db")]),
+    row("serve", 7, &["error: sqlite:no/such.db: there is no such file; make a new store with `keyward init`"])
+        .given(&[(Line(4), "store: sqlite:no/such.db")]),
+    row("key create --name a", 7, &["error: sqlite:no/such.db: the file cannot be made: No such file or directory"])
+        .given(&[(Line(4), "store: sqlite:no/such.db")]),
     row("key list", 7, &["error: sqlite:keyward.db: there is no such file; make a new store with `keyward init`"]),
     row(
         "serve --set keys.pepper.file=other/keyward.pepper",

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::support::certificates::Authority;
-use super::support::{After, Key, Keyward, Site, Upstream, ok};
+use super::support::{After, Key, Keyward, Site, Upstream, ok, request};
 use super::tools::{self, Program};
 
 /// Keyward that speaks TLS, with a key, before an upstream.
@@ -62,6 +62,34 @@ fn curl_by_every_protocol() {
         assert_eq!(received[1].head.start(), "POST /status.xml HTTP/1.1");
         assert!(received.iter().all(|request| request.head.value("x-api-key").is_none()));
     }
+}
+
+/// curl 7.88 forgets an answer when its stream is reset behind it, and clients that read only when they have sent everything
+/// never see one that came before a reset of the connection.
+#[test]
+fn a_denial_is_heard_by_those_who_still_send() {
+    if tools::lacks(&["curl"]) {
+        return;
+    }
+    let upstream = Upstream::start();
+    let ((plain, _), (tls, _)) = (serve(&upstream), serve_tls(&upstream));
+    plain.site.write("large", &"a".repeat(300_000));
+    let large = format!("@{}", plain.site.path().join("large").display());
+    let (plain_url, tls_url) = (format!("http://{}/x", plain.proxy), format!("https://{}/x", tls.proxy));
+    for body in ["a", &large] {
+        for _ in 0..10 {
+            for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+                assert_eq!(tools::curl(&[protocol, "-H", "Expect:", "--data-binary", body, &plain_url]).status, 401);
+            }
+            assert_eq!(tools::curl(&["-k", "--http2", "--data-binary", body, &tls_url]).status, 401);
+        }
+    }
+    let body = vec![b'a'; 5 << 20];
+    let mut client = plain.connect();
+    for _ in 0..3 {
+        assert_eq!(client.exchange(&request("POST", "/x", &[], &body)).status, 401, "on a connection that is kept");
+    }
+    upstream.expect_nothing();
 }
 
 #[test]

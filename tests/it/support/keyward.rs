@@ -121,6 +121,15 @@ impl Site {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Makes the database, if the site has none yet: `serve` does not.
+    fn make_store(&self) {
+        let config = fs::read_to_string(self.path().join("keyward.yaml")).unwrap();
+        if config.contains("sqlite:keyward.db") && !self.path().join("keyward.db").exists() {
+            self.write("nothing.csv", "value\n");
+            assert!(self.run(&["key", "import", "--input", "nothing.csv"]).status.success());
+        }
+    }
+
     /// Starts `keyward serve`, and waits until it is ready.
     #[track_caller]
     pub(crate) fn serve(self) -> Keyward {
@@ -132,6 +141,7 @@ impl Site {
     /// Starts `keyward serve`, and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Keyward {
+        self.make_store();
         let mut command = self.command(&["serve"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::<Said>::default();
