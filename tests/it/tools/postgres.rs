@@ -352,13 +352,14 @@ impl Server {
         }
     }
 
-    /// Freezes it, or lets it go on: `STOP`, `CONT`. All of its processes are one group.
+    /// Freezes it, or lets it go on: `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) {
-        // Those that serve connections are in groups of their own.
         let id = self.process.as_ref().expect("it runs").id().to_string();
+        // It comes first, so that it makes no more of those that serve connections. They are in groups of their own.
+        signal(&id, name);
         let children = Command::new("pgrep").args(["-P", &id]).output().unwrap();
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        children.split_whitespace().chain([id.as_str()]).for_each(|id| signal(id, name));
+        children.split_whitespace().for_each(|id| signal(id, name));
     }
 
     /// A new database.
