@@ -231,6 +231,40 @@ pub(super) async fn records(pull: Pull) -> Result<Vec<Record>, String> {
     pull.records.collect().await.map_err(|error| error.to_string())
 }
 
+/// Every expectation is looked at, names the record that breaks it, and undoes the commit if it does. For stores that commit.
+pub(super) async fn assert_expectations_hold(store: &impl Store) {
+    let deleted = (RecordId::key("k3"), None);
+    store.commit(commit_of(&[key("k1", "one"), key("k3", "three")])).await.unwrap();
+    let head = store.commit(commit_of(&[key("k1", "again"), deleted.clone(), secret(7, "k1")])).await.unwrap();
+    let before = everything(store).await;
+    for (refused, named) in [
+        (change(key("k1", "x"), Expect::Absent), "key k1"),
+        (change(key("k1", "x"), Expect::At(1)), "key k1"),
+        (change(key("k1", "x"), Expect::At(3)), "key k1"),
+        (change(key("k2", "x"), Expect::At(1)), "key k2"),
+        (change(key("k3", "x"), Expect::At(2)), "key k3"),
+        (change(secret(7, "x"), Expect::Absent), "a secret"),
+    ] {
+        let error = store.commit(commit([change(key("k0", "x"), Expect::Any), refused])).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("{named} was created or changed meanwhile"));
+        assert_eq!(store.pull(None).await.unwrap().revision, head);
+    }
+    assert_eq!(everything(store).await, before);
+    let good = [
+        change(key("k1", "x"), Expect::At(2)),
+        change(key("k2", "x"), Expect::Absent),
+        change(key("k3", "x"), Expect::Absent),
+        change(key("k3", "y"), Expect::At(3)),
+    ];
+    assert_eq!(store.commit(commit(good)).await.unwrap().number, 3);
+    assert_eq!(store.get(&RecordId::key("k3")).await.unwrap().1.unwrap().body, key("", "y").1);
+}
+
+/// All that a store holds.
+pub(super) async fn everything(store: &impl Store) -> Model {
+    into_model(records(pull(store, None, true).await.unwrap()).await.unwrap())
+}
+
 pub(super) fn into_model(records: Vec<Record>) -> Model {
     records.into_iter().filter_map(|record| Some((record.id, record.body?))).collect()
 }

@@ -133,7 +133,7 @@ const ROWS: &[Row] = &[
     row(
         "serve",
         7,
-        &["error: sqlite:keyward.db: the file is empty; delete it to have a new store made, or put a backup"],
+        &["error: sqlite:keyward.db: the file is empty; delete it and make a new store with `keyward init`, or put a backup"],
     )
     .given(&[(File("keyward.db"), "")]),
     row("serve", 7, &["error: sqlite:keyward.db: it cannot be opened"]).given(&[(File("keyward.db/"), "")]),

@@ -115,7 +115,8 @@ impl Database {
         match (application, tables) {
             (APPLICATION, _) => can_read(connection.query_row("select format from meta", [], |row| row.get(0))?),
             (_, 0) => Err(Trouble::Refused(
-                "the file is empty; delete it to have a new store made, or put a backup in its place".to_owned(),
+                "the file is empty; delete it and make a new store with `keyward init`, or put a backup in its place"
+                    .to_owned(),
             )),
             (_, _) => {
                 Err(Trouble::Refused("the file is an SQLite database of another program; correct the path".to_owned()))

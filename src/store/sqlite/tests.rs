@@ -14,10 +14,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::auth::digest::Pepper;
-use crate::store::Expect;
 use crate::store::conformance::{
-    Fault, Faulty, Fixture, Law, Model, Put, assert_lawful, change, commit, commit_of, follow, into_model, key, pull,
-    records, secret, update,
+    Fault, Faulty, Fixture, Law, Model, Put, assert_expectations_hold, assert_lawful, commit_of, everything, follow,
+    into_model, key, pull, records, secret, update,
 };
 use crate::store::record::Kind;
 
@@ -73,10 +72,6 @@ fn impatient(path: &Path) -> SqliteStore {
 
 fn names(model: &Model) -> Vec<&str> {
     model.keys().map(|id| &*id.id).collect()
-}
-
-async fn everything(store: &SqliteStore) -> Model {
-    into_model(records(pull(store, None, true).await.unwrap()).await.unwrap())
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -219,33 +214,7 @@ async fn a_large_import_of_another_process_disturbs_nobody() {
 
 #[tokio::test]
 async fn expectations_that_do_not_hold_name_the_record_and_change_nothing() {
-    let place = Place::new();
-    let store = place.open();
-    let deleted = (RecordId::key("k3"), None);
-    store.commit(commit_of(&[key("k1", "one"), key("k3", "three")])).await.unwrap();
-    let head = store.commit(commit_of(&[key("k1", "again"), deleted.clone(), secret(7, "k1")])).await.unwrap();
-    let before = everything(&store).await;
-    for (refused, named) in [
-        (change(key("k1", "x"), Expect::Absent), "key k1"),
-        (change(key("k1", "x"), Expect::At(1)), "key k1"),
-        (change(key("k1", "x"), Expect::At(3)), "key k1"),
-        (change(key("k2", "x"), Expect::At(1)), "key k2"),
-        (change(key("k3", "x"), Expect::At(2)), "key k3"),
-        (change(secret(7, "x"), Expect::Absent), "a secret"),
-    ] {
-        let error = store.commit(commit([change(key("k0", "x"), Expect::Any), refused])).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("{named} was created or changed meanwhile"));
-        assert_eq!(store.pull(None).await.unwrap().revision, head);
-    }
-    assert_eq!(everything(&store).await, before);
-    let good = [
-        change(key("k1", "x"), Expect::At(2)),
-        change(key("k2", "x"), Expect::Absent),
-        change(key("k3", "x"), Expect::Absent),
-        change(key("k3", "y"), Expect::At(3)),
-    ];
-    assert_eq!(store.commit(commit(good)).await.unwrap().number, 3);
-    assert_eq!(store.get(&RecordId::key("k3")).await.unwrap().1.unwrap().body, key("", "y").1);
+    assert_expectations_hold(&Place::new().open()).await;
 }
 
 #[tokio::test]
