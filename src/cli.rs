@@ -4,15 +4,14 @@ mod check;
 mod console;
 mod demo;
 mod exit;
+mod flags;
 mod import;
 mod init;
 mod key;
 mod open;
-mod records;
 mod scope;
 #[cfg(test)]
 mod testing;
-mod values;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter};

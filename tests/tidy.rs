@@ -18,15 +18,16 @@ mod supply;
 /// What each module may name of the others. Every line names only what stands below it, so there are no circles.
 const MAY_IMPORT: &[(&str, &str)] = &[
     ("main", "cli"),
-    ("cli", "app config store auth telemetry"),
+    ("cli", "app config manage store auth telemetry"),
     ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control files auth"),
     ("fuzzing", "config proxy auth"),
     ("config", "proxy admin ops sync store telemetry tls auth"),
     ("proxy", "token replica telemetry tls lifecycle auth"),
-    ("admin", "token replica store telemetry lifecycle control auth"),
+    ("admin", "token manage replica store telemetry lifecycle control auth"),
     ("ops", "replica telemetry lifecycle control"),
     ("sync", "replica store telemetry lifecycle auth"),
     ("token", "replica store auth"),
+    ("manage", "store auth"),
     ("replica", "auth"),
     ("store", "files auth"),
     ("telemetry", "auth"),

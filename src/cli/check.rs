@@ -5,9 +5,9 @@ use std::path::Path;
 use super::console::{Console, grouped, printable};
 use super::exit::{Exit, Failure};
 use super::open::{World, open, wait, warn};
-use super::records::{Everything, Session};
 use crate::auth::grant::State;
 use crate::config;
+use crate::manage::{Everything, Session};
 
 /// Checks a config and its store.
 pub(super) fn run(path: &Path, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {

@@ -17,12 +17,16 @@ use serde_json::json;
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
-use super::key::make_key;
 use super::open::{World, open};
 use crate::app::{self, App};
 use crate::auth::digest::Pepper;
+use crate::auth::grant::Access;
 use crate::auth::key::Secret;
 use crate::config::{self, Overrides};
+use crate::manage::Session;
+use crate::manage::key::NewKey;
+use crate::manage::values::NotAValue;
+use crate::store::AnyStore;
 use crate::telemetry::Logs;
 
 /// Runs until Ctrl-C.
@@ -35,8 +39,8 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         let config = config::load(&path, &Overrides::default())?;
         let store = open(&config.store, &config.locksmith, false, console).await?;
         let session = world.session(config.locksmith.clone(), store);
-        let (key, read_only) =
-            (make_key("demo", false, &session).await?, make_key("demo read-only", true, &session).await?);
+        let key = make_key("demo", Access::ReadWrite, &session).await?;
+        let read_only = make_key("demo read-only", Access::ReadOnly, &session).await?;
 
         let logs = Logs::start(&config.log);
         logs.install(&config.log);
@@ -48,6 +52,12 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         console.note("stopped");
         Ok(Exit::Ok)
     })
+}
+
+/// Makes a key, and hands over its value.
+async fn make_key(name: &str, access: Access, session: &Session<AnyStore>) -> Result<Secret, Failure> {
+    let name = name.parse().map_err(|error: NotAValue| Failure::Failed(error.to_string()))?;
+    Ok(session.create_key(NewKey::named(name, access)).await?.secret)
 }
 
 fn failed(error: std::io::Error) -> Failure {

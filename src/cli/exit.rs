@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::config::Mistakes;
+use crate::manage;
+use crate::store::record::Kind;
 use crate::store::{CommitError, StoreError};
 
 /// The exit codes.
@@ -91,6 +93,32 @@ impl From<CommitError> for Failure {
             CommitError::Conflict(_) => Self::Conflict(format!("{error}; look at it and try again")),
             CommitError::ReadOnly(why) => Self::Failed(why),
             CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// In the words of the command line: what to type next.
+impl From<manage::Failure> for Failure {
+    fn from(failure: manage::Failure) -> Self {
+        match &failure {
+            manage::Failure::NotFound(id) => {
+                Self::NotFound(format!("{failure}; `keyward {} list` shows all", id.kind.label()))
+            }
+            manage::Failure::LooksLikeValue => Self::NotFound(format!("{failure}; `keyward key list` shows ids")),
+            manage::Failure::Taken(id) if id.kind == Kind::Key => {
+                Self::Conflict(format!("{failure}; `keyward key show {}` shows it", id.id))
+            }
+            manage::Failure::Taken(_) => Self::Conflict(failure.to_string()),
+            manage::Failure::Revoked(_) => Self::Conflict(format!("{failure}; `keyward key create` makes a new one")),
+            manage::Failure::Outrun(_) => Self::Conflict(format!("{failure}; look at it and try again")),
+            manage::Failure::Invalid(_) => Self::Usage(failure.to_string()),
+            manage::Failure::ReadOnly(_) | manage::Failure::Unreadable(_) | manage::Failure::Random(_) => {
+                Self::Failed(failure.to_string())
+            }
+            manage::Failure::Store(_) => match failure {
+                manage::Failure::Store(error) => Self::Store(error),
+                other => Self::Failed(other.to_string()),
+            },
         }
     }
 }

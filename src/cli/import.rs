@@ -27,8 +27,8 @@ use self::row::{Reason, Row};
 use self::source::{Layout, Next, Source};
 use super::console::{Console, Output, grouped};
 use super::exit::{Exit, Failure};
-use super::records::Session;
 use crate::auth::Locksmith;
+use crate::manage::Session;
 use crate::store::Store;
 
 const HELP: &str = "\

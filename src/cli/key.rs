@@ -2,7 +2,6 @@
 
 mod change;
 mod create;
-pub(super) mod escalation;
 mod list;
 mod rotate;
 
@@ -11,12 +10,12 @@ use clap::Subcommand;
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
 use super::import::{self, ImportArgs};
-use super::records::Session;
 use crate::auth::grant::State;
+use crate::manage::Session;
 use crate::store::Store;
 
 pub(super) use self::change::UpdateArgs;
-pub(super) use self::create::{CreateArgs, make_key, record};
+pub(super) use self::create::{CreateArgs, record};
 pub(super) use self::rotate::RotateArgs;
 
 /// The commands on keys.
@@ -78,21 +77,19 @@ pub(super) async fn run<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let state = |id, state, action, reason| change::StateChange { id, state, action, reason };
+    let state = |id, state, reason| change::StateChange { id, state, reason };
     match command {
         KeyCommand::Create(args) => create::run(args, session, output, console).await,
         KeyCommand::List => list::all(session, output, console).await,
         KeyCommand::Show { id } => list::one(&id, session, output, console).await,
         KeyCommand::Update(args) => change::update(args, session, output, console).await,
         KeyCommand::Disable { id } => {
-            change::set_state(state(id, State::Disabled, "key.disable", None), session, output, console).await
+            change::set_state(state(id, State::Disabled, None), session, output, console).await
         }
-        KeyCommand::Enable { id } => {
-            change::set_state(state(id, State::Active, "key.enable", None), session, output, console).await
-        }
+        KeyCommand::Enable { id } => change::set_state(state(id, State::Active, None), session, output, console).await,
         KeyCommand::Rotate(args) => rotate::run(args, session, output, console).await,
         KeyCommand::Revoke { id, reason } => {
-            change::set_state(state(id, State::Revoked, "key.revoke", reason), session, output, console).await
+            change::set_state(state(id, State::Revoked, reason), session, output, console).await
         }
         KeyCommand::Import(args) => import::run(args, session, output, console).await,
     }

@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use super::console::{Console, Output, printable};
 use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
-use super::records::Session;
 use super::scope::{self, ScopeCommand};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
 use crate::config::{self, Finding, KeyStoreConfig, Overrides};
+use crate::manage::Session;
 use crate::store::{AnyStore, Location};
 
 /// What a command knows of the process that it runs in.

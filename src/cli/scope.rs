@@ -1,14 +1,13 @@
 //! `keyward scope …`: the tree that keys act in. Suspending a scope stops every key in it and below with one change.
 
 use clap::Subcommand;
-use serde_json::json;
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
-use super::records::{ATTEMPTS, Session, Stored};
 use crate::auth::scope::Scope;
-use crate::store::record::{Body, RecordId, ScopeBody, ScopeState, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::manage::{Session, Stored};
+use crate::store::Store;
+use crate::store::record::{ScopeBody, ScopeState};
 
 /// The commands on scopes.
 #[derive(Debug, Subcommand)]
@@ -66,23 +65,11 @@ async fn create<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let missing = session.missing_scopes(Some(scope)).await?;
-    if missing.last() != Some(scope) {
-        return Err(Failure::Conflict(format!("scope {scope} is there already")));
+    let created = session.create_scope(scope).await?;
+    for scope in &created.made {
+        console.note(format_args!("scope {scope} created"));
     }
-    let names: Vec<String> = missing.iter().map(Scope::to_string).collect();
-    let commit = Commit {
-        actor: session.actor.clone(),
-        action: "scope.create",
-        detail: json!({ "target": target(scope), "created_scopes": names }),
-        changes: missing.iter().map(|scope| session.new_scope(scope)).collect(),
-    };
-    let revision = session.store.commit(commit).await?.number;
-    for name in names {
-        console.note(format_args!("scope {name} created"));
-    }
-    let body = ScopeBody { state: ScopeState::Active, created_time: session.now };
-    tell(&Stored { id: scope.to_string().into(), revision, body }, output, console)
+    tell(&created.scope, output, console)
 }
 
 async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
@@ -107,45 +94,13 @@ async fn set_state<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let mut attempt = 1;
-    loop {
-        let stored = read(scope, session).await?;
-        if stored.body.state == state {
-            console.note(format_args!("scope {scope} is {} already", label(state)));
-            return tell(&stored, output, console);
-        }
-        let body = ScopeBody { state, ..stored.body.clone() };
-        let (before, after) = (stored.body.state, state);
-        let commit = Commit {
-            actor: session.actor.clone(),
-            action: action(state),
-            detail: json!({ "target": target(scope), "before": { "state": before }, "after": { "state": after } }),
-            changes: vec![Change {
-                id: RecordId::scope(scope),
-                expect: Expect::At(stored.revision),
-                body: Some(to_json(&body)),
-            }],
-        };
-        match session.store.commit(commit).await {
-            Ok(revision) => {
-                console.note(format_args!("scope {scope} is {}, and so are the keys in it and below", label(state)));
-                return tell(&Stored { revision: revision.number, body, ..stored }, output, console);
-            }
-            Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.into()),
-        }
+    let (stored, is_new) = session.set_scope_state(scope, state).await?;
+    if is_new {
+        console.note(format_args!("scope {scope} is {}, and so are the keys in it and below", label(state)));
+    } else {
+        console.note(format_args!("scope {scope} is {} already", label(state)));
     }
-}
-
-async fn read<S: Store>(scope: &Scope, session: &Session<S>) -> Result<Stored<ScopeBody>, Failure> {
-    let missing = || Failure::NotFound(format!("no scope {scope}; `keyward scope list` shows all"));
-    let (_, record) = session.store.get(&RecordId::scope(scope)).await?;
-    let record = record.ok_or_else(missing)?;
-    match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?) {
-        Ok(Body::Scope(_, body)) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
-        Ok(Body::Key(_) | Body::Secret(..)) => Err(missing()),
-        Err(unreadable) => Err(Failure::Failed(unreadable.to_string())),
-    }
+    tell(&stored, output, console)
 }
 
 fn tell(scope: &Stored<ScopeBody>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
@@ -156,21 +111,10 @@ fn tell(scope: &Stored<ScopeBody>, output: Output, console: &mut Console<'_>) ->
     Ok(Exit::Ok)
 }
 
-fn target(scope: &Scope) -> serde_json::Value {
-    json!({ "kind": "scope", "id": scope })
-}
-
 const fn label(state: ScopeState) -> &'static str {
     match state {
         ScopeState::Active => "active",
         ScopeState::Suspended => "suspended",
-    }
-}
-
-const fn action(state: ScopeState) -> &'static str {
-    match state {
-        ScopeState::Active => "scope.resume",
-        ScopeState::Suspended => "scope.suspend",
     }
 }
 

@@ -10,7 +10,7 @@ use super::row::{Raw, Reason, Rejection, Row};
 use crate::auth::digest::Digest;
 use crate::auth::scope::Scope;
 use crate::cli::exit::Failure;
-use crate::cli::records::{ATTEMPTS, Session};
+use crate::manage::{self, ATTEMPTS, Session};
 use crate::store::record::{Body, RecordId, SecretBody, new_id, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
@@ -177,8 +177,10 @@ impl<'s, S: Store> Importer<'s, S> {
         if let Some(secret) = self.secret(row.digest).await? {
             let key = match self.session.key(&secret.key).await {
                 Ok(key) => key,
-                Err(Failure::NotFound(_) | Failure::Failed(_)) => return Ok(Verdict::Rejected(Reason::from(NO_KEY))),
-                Err(failure) => return Err(failure),
+                Err(
+                    manage::Failure::NotFound(_) | manage::Failure::LooksLikeValue | manage::Failure::Unreadable(_),
+                ) => return Ok(Verdict::Rejected(Reason::from(NO_KEY))),
+                Err(failure) => return Err(failure.into()),
             };
             let differences = row.differences(&key.id, key.body);
             if differences.is_empty() {

@@ -14,7 +14,7 @@ use crate::auth::digest::{Digest, parse_hex};
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
-use crate::cli::values::{KeyName, RateLimit, UserName};
+use crate::manage::values::{KeyName, RateLimit, UserName};
 use crate::store::record::{KeyBody, KeyType, SecretBody, is_key_id};
 
 /// Why a row is rejected. It never repeats a field, since any of them may hold a value by mistake.

@@ -7,10 +7,11 @@ use crate::auth::grant::{Access, State, Timestamp};
 use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::records::{Changed, Session};
-use crate::cli::values::{Env, Expiry, KeyName, Net, RateLimit, UserName};
+use crate::cli::flags::{Env, end};
+use crate::manage::Session;
+use crate::manage::key::{Changed, Patch};
+use crate::manage::values::{Expiry, KeyName, Net, RateLimit, UserName};
 use crate::store::Store;
-use crate::store::record::KeyBody;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,32 +77,19 @@ struct Changes {
 }
 
 impl Changes {
-    fn apply(&self, body: &mut KeyBody, now: Timestamp) -> Result<(), Failure> {
-        if let Some(name) = &self.name {
-            body.name.clone_from(&name.0);
-        }
-        if self.read_only || self.read_write {
-            body.access = if self.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        }
-        if self.any_ip || !self.ips.is_empty() {
-            body.ips = self.ips.iter().map(|net| net.0.clone()).collect();
-        }
-        if self.everywhere || self.scope.is_some() {
-            body.scope.clone_from(&self.scope);
-        }
-        if let Some(env) = self.env {
-            body.env = env.into();
-        }
-        if let Some(RateLimit(limit)) = self.rate_limit {
-            body.rate_limit = limit;
-        }
-        if self.never_expires || self.expires.is_some() {
-            body.expires_at = self.expires.map(|expiry| expiry.after(now)).transpose()?;
-        }
-        if self.no_user || self.user.is_some() {
-            body.user = self.user.as_ref().map(|user| user.0.clone());
-        }
-        Ok(())
+    fn patch(self, now: Timestamp) -> Result<Patch, Failure> {
+        let access = if self.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let expires_at = self.expires.map(|expiry| end(expiry, now)).transpose()?;
+        Ok(Patch {
+            name: self.name,
+            access: (self.read_only || self.read_write).then_some(access),
+            ips: (self.any_ip || !self.ips.is_empty()).then_some(self.ips),
+            scope: (self.everywhere || self.scope.is_some()).then_some(self.scope),
+            env: self.env.map(Into::into),
+            rate_limit: self.rate_limit.map(|limit| limit.0),
+            expires_at: (self.never_expires || expires_at.is_some()).then_some(expires_at),
+            user: (self.no_user || self.user.is_some()).then_some(self.user),
+        })
     }
 }
 
@@ -112,11 +100,7 @@ pub(super) async fn update<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let edit = |body: &mut KeyBody| {
-        refuse_revoked(&args.id, body)?;
-        args.changes.apply(body, session.now)
-    };
-    let changed = session.change_key(&args.id, ("key.update", None), edit).await?;
+    let changed = session.update_key(&args.id, &args.changes.patch(session.now)?).await?;
     tell(&changed, output, console)
 }
 
@@ -126,39 +110,19 @@ pub(super) struct StateChange {
     pub(super) id: String,
     /// What it will be.
     pub(super) state: State,
-    /// What the audit calls it.
-    pub(super) action: &'static str,
     /// Why, for the audit.
     pub(super) reason: Option<String>,
 }
 
 /// Disables, enables or revokes a key.
 pub(super) async fn set_state<S: Store>(
-    StateChange { id, state, action, reason }: StateChange,
+    StateChange { id, state, reason }: StateChange,
     session: &Session<S>,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let edit = |body: &mut KeyBody| {
-        if state != State::Revoked {
-            refuse_revoked(&id, body)?;
-        }
-        body.state = state;
-        Ok(())
-    };
-    let changed = session.change_key(&id, (action, reason.as_deref()), edit).await?;
+    let changed = session.set_key_state(&id, state, reason.as_deref()).await?;
     tell(&changed, output, console)
-}
-
-/// What is revoked stays as it was.
-pub(super) fn refuse_revoked(id: &str, body: &KeyBody) -> Result<(), Failure> {
-    match body.state {
-        State::Active | State::Disabled => Ok(()),
-        State::Revoked => {
-            let why = "is revoked, which is final; `keyward key create` makes a new one";
-            Err(Failure::Conflict(format!("key {id} {why}")))
-        }
-    }
 }
 
 fn tell(changed: &Changed, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {

@@ -3,18 +3,19 @@
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::auth::Locksmith;
-use crate::auth::grant::{Access, State, Timestamp};
-use crate::auth::key::Secret;
+use crate::auth::grant::{Access, Timestamp};
 use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::records::{ATTEMPTS, Session, Stored, target, with_all_above};
-use crate::cli::values::{Env, Expiry, KeyId, KeyName, Net, NotAValue, RateLimit, UserName};
-use crate::store::record::{KeyBody, KeyType, Kind, RecordId, ScopeBody, ScopeState, SecretBody, new_id, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::cli::flags::{Env, end};
+use crate::manage::key::{Draft, NewKey};
+use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, UserName};
+use crate::manage::{Session, Stored};
+use crate::store::Store;
+use crate::store::record::KeyBody;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,53 +63,18 @@ pub(crate) struct CreateArgs {
 }
 
 impl CreateArgs {
-    /// A key with a name and nothing else that is special about it.
-    fn named(name: &str, read_only: bool) -> Result<Self, Failure> {
-        let name = name.parse().map_err(|error: NotAValue| Failure::Usage(error.to_string()))?;
-        let (ips, env, expires, user) = (Vec::new(), Env::Live, None, None);
-        Ok(Self { name, read_only, ips, scope: None, env, rate_limit: None, expires, user, id: None, record: false })
-    }
-}
-
-/// A key that is made and not stored yet.
-struct Draft {
-    id: String,
-    body: KeyBody,
-    secret: Secret,
-    secret_body: SecretBody,
-}
-
-impl Draft {
-    fn new(args: CreateArgs, locksmith: &Locksmith, actor: &str, now: Timestamp) -> Result<Self, Failure> {
-        let id = args.id.map_or_else(|| new_id(now), |id| Ok(id.0))?;
-        let secret = locksmith.format.generate(args.env.into())?;
-        let body = KeyBody {
-            name: args.name.0,
-            key_type: KeyType::Api,
-            user: args.user.map(|user| user.0),
-            scope: args.scope,
-            env: args.env.into(),
-            access: if args.read_only { Access::ReadOnly } else { Access::ReadWrite },
-            ips: args.ips.into_iter().map(|net| net.0).collect(),
-            rate_limit: args.rate_limit.and_then(|limit| limit.0),
-            expires_at: args.expires.map(|expiry| expiry.after(now)).transpose()?,
-            state: State::Active,
-            created_by: Some(actor.to_owned()),
-            created_time: now,
-            updated_by: Some(actor.to_owned()),
-            updated_time: now,
-        };
-        let hint = locksmith.format.hint(secret.reveal()).map(str::to_owned);
-        let secret_body = SecretBody { key: id.clone(), hint, shape: None, not_after: None, created_time: now };
-        Ok(Self { id, body, secret, secret_body })
-    }
-
-    /// The changes that make the key, owners before what they own.
-    fn changes(&self, locksmith: &Locksmith, scopes: impl Iterator<Item = Change>) -> Vec<Change> {
-        let absent = |id, body| Change { id, expect: Expect::Absent, body: Some(body) };
-        let key = absent(RecordId::key(&self.id), to_json(&self.body));
-        let secret = absent(RecordId::secret(self.secret.digest(&locksmith.pepper)), to_json(&self.secret_body));
-        scopes.chain([key, secret]).collect()
+    fn key(self, now: Timestamp) -> Result<NewKey, Failure> {
+        Ok(NewKey {
+            id: self.id,
+            name: self.name,
+            user: self.user,
+            scope: self.scope,
+            env: self.env.into(),
+            access: if self.read_only { Access::ReadOnly } else { Access::ReadWrite },
+            ips: self.ips,
+            rate_limit: self.rate_limit.and_then(|limit| limit.0),
+            expires_at: self.expires.map(|expiry| end(expiry, now)).transpose()?,
+        })
     }
 }
 
@@ -119,46 +85,14 @@ pub(crate) async fn run<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let draft = Draft::new(args, &session.locksmith, &session.actor, session.now)?;
-    let (revision, scopes) = commit(&draft, session).await?;
-    for scope in &scopes {
+    let created = session.create_key(args.key(session.now)?).await?;
+    for scope in &created.scopes {
         console.note(format_args!("scope {scope} created"));
     }
-    let key = Stored { id: draft.id.into(), revision, body: draft.body };
+    let key = created.key;
     console.note(format_args!("key {} created: {}", key.id, printable(&key.body.name)));
-    print_value(&key, draft.secret.reveal(), output, console)?;
+    print_value(&key, created.secret.reveal(), output, console)?;
     Ok(Exit::Ok)
-}
-
-/// Makes a key, and hands over its value.
-pub(crate) async fn make_key<S: Store>(name: &str, read_only: bool, session: &Session<S>) -> Result<Secret, Failure> {
-    let args = CreateArgs::named(name, read_only)?;
-    let draft = Draft::new(args, &session.locksmith, &session.actor, session.now)?;
-    commit(&draft, session).await?;
-    Ok(draft.secret)
-}
-
-/// Commits a draft with the scopes that it lacks, and says which they were.
-async fn commit<S: Store>(draft: &Draft, session: &Session<S>) -> Result<(u64, Vec<Scope>), Failure> {
-    let mut attempt = 1;
-    loop {
-        let scopes = session.missing_scopes(draft.body.scope.as_ref()).await?;
-        let names: Vec<String> = scopes.iter().map(Scope::to_string).collect();
-        let commit = Commit {
-            actor: session.actor.clone(),
-            action: "key.create",
-            detail: json!({ "target": target(&draft.id), "after": draft.body, "created_scopes": names }),
-            changes: draft.changes(&session.locksmith, scopes.iter().map(|scope| session.new_scope(scope))),
-        };
-        match session.store.commit(commit).await {
-            Ok(revision) => return Ok((revision.number, scopes)),
-            Err(CommitError::Conflict(id)) if id.kind == Kind::Key => {
-                return Err(Failure::Conflict(format!("{id} is there already; `keyward key show {}` shows it", id.id)));
-            }
-            Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// Prints a new value of a key. It is stored by now, so if nobody takes the value, that must be told.
@@ -210,8 +144,8 @@ pub(crate) fn record(
         #[serde(flatten)]
         document: Document<'d>,
     }
-    let draft = Draft::new(args, locksmith, actor, now)?;
-    let records = records_of(&draft, locksmith);
+    let draft = Draft::new(args.key(now)?, locksmith, actor, now)?;
+    let records = draft.records(locksmith);
     let document = Document { pepper_check: &locksmith.pepper.check().to_hex(), records: &records };
     let value = draft.secret.reveal();
     match output {
@@ -230,25 +164,16 @@ pub(crate) fn record(
     Ok(Exit::Ok)
 }
 
-/// All records that a key needs, its scopes included.
-fn records_of(draft: &Draft, locksmith: &Locksmith) -> Vec<Value> {
-    let scopes = draft.body.scope.as_ref().map(with_all_above).unwrap_or_default();
-    let state = ScopeBody { state: ScopeState::Active, created_time: draft.body.created_time };
-    let scopes = scopes.iter().map(|scope| json!({ "kind": Kind::Scope, "id": scope, "body": state }));
-    let digest = draft.secret.digest(&locksmith.pepper).to_record_id();
-    let key = json!({ "kind": Kind::Key, "id": draft.id, "body": draft.body });
-    let secret = json!({ "kind": Kind::Secret, "id": digest, "body": draft.secret_body });
-    scopes.chain([key, secret]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
 
+    use serde_json::json;
+
     use super::*;
     use crate::cli::key::KeyCommand;
     use crate::cli::testing::{Bench, block_on, key_command, locksmith, noon};
-    use crate::store::record::Body;
+    use crate::store::record::{Body, Kind, RecordId};
 
     #[test]
     fn stdout_has_the_value_alone() {

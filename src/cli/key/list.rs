@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::auth::grant::{State, Timestamp};
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::records::{Everything, Session, Stored, StoredSecret};
+use crate::manage::{Everything, Session, Stored, StoredSecret};
 use crate::store::Store;
 use crate::store::record::KeyBody;
 

@@ -1,18 +1,14 @@
 //! `keyward key rotate`: a new value beside those a key has, and an end for these if wanted. Id, name and history stay.
 
 use clap::Args;
-use serde_json::json;
 
-use super::change::refuse_revoked;
 use super::create::print_value;
-use crate::auth::grant::Timestamp;
-use crate::auth::key::Secret;
 use crate::cli::console::{Console, Output};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::records::{ATTEMPTS, Session, Stored, StoredSecret, target};
-use crate::cli::values::Grace;
-use crate::store::record::{KeyBody, RecordId, SecretBody, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::manage::Session;
+use crate::manage::rotate::Rotated;
+use crate::manage::values::Grace;
+use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,20 +36,7 @@ pub(super) async fn run<S: Store>(
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     let end = args.retire_others_after.map(|grace| session.now.plus(grace.0));
-    let mut attempt = 1;
-    let (key, secret, others) = loop {
-        let mut key = session.key(&args.id).await?;
-        refuse_revoked(&args.id, &key.body)?;
-        let others = session.secrets_of(&args.id).await?;
-        key.body.updated_by = Some(session.actor.clone());
-        key.body.updated_time = session.now;
-        let secret = session.locksmith.format.generate(key.body.env)?;
-        match session.store.commit(rotation(&key, &secret, &others, end, session)).await {
-            Ok(revision) => break (Stored { revision: revision.number, ..key }, secret, others.len()),
-            Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let Rotated { key, secret, others } = session.rotate_key(&args.id, end).await?;
     print_value(&key, secret.reveal(), output, console)?;
     let until = end.map_or_else(|| "as long as the key".to_owned(), |end| format!("until {end}"));
     match others {
@@ -64,38 +47,10 @@ pub(super) async fn run<S: Store>(
     Ok(Exit::Ok)
 }
 
-/// The commit of a rotation. It touches the key too, so that it fails if the key is revoked at the same time.
-fn rotation<S>(
-    key: &Stored<KeyBody>,
-    secret: &Secret,
-    others: &[StoredSecret],
-    end: Option<Timestamp>,
-    session: &Session<S>,
-) -> Commit {
-    let ending = |other: &StoredSecret| {
-        let not_after = end.filter(|end| other.body.not_after.is_none_or(|already| already > *end))?;
-        let body = SecretBody { not_after: Some(not_after), ..other.body.clone() };
-        let (id, expect) = (RecordId::secret(other.digest), Expect::At(other.revision));
-        Some(Change { id, expect, body: Some(to_json(&body)) })
-    };
-    let hint = session.locksmith.format.hint(secret.reveal()).map(str::to_owned);
-    let created_time = session.now;
-    let body = SecretBody { key: key.id.to_string(), hint, shape: None, not_after: None, created_time };
-    let mut changes = vec![
-        Change { id: RecordId::key(&key.id), expect: Expect::At(key.revision), body: Some(to_json(&key.body)) },
-        Change {
-            id: RecordId::secret(secret.digest(&session.locksmith.pepper)),
-            expect: Expect::Absent,
-            body: Some(to_json(&body)),
-        },
-    ];
-    changes.extend(others.iter().filter_map(ending));
-    let detail = json!({ "target": target(&key.id), "retired": changes.len() - 2, "retire_at": end });
-    Commit { actor: session.actor.clone(), action: "key.rotate", detail, changes }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cli::testing::Bench;
 
@@ -135,7 +90,8 @@ mod tests {
         let value = bench.key("rotate k1 --retire-others-after now", Output::Table).out;
         let commits = bench.session.store.commits();
         let commit = commits.last().unwrap();
-        let detail = json!({ "target": target("k1"), "retired": 1, "retire_at": "2026-11-22T12:00:00.000Z" });
+        let detail =
+            json!({ "target": { "kind": "key", "id": "k1" }, "retired": 1, "retire_at": "2026-11-22T12:00:00.000Z" });
         assert_eq!((commit.action, &commit.detail), ("key.rotate", &detail));
         assert!(!format!("{commit:?}").contains(&value.trim()[16..]));
     }

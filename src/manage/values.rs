@@ -1,24 +1,21 @@
-//! What people write on the command line, as types that cannot be wrong.
+//! What people write of keys, on the command line or in JSON, as types that cannot be wrong.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::ValueEnum;
-
-use super::exit::Failure;
 use crate::auth::address::{Networks, NotANetwork};
-use crate::auth::grant::{Environment, Timestamp};
+use crate::auth::grant::Timestamp;
 use crate::auth::limit::{Limit, NotALimit};
 use crate::store::record::is_key_id;
 
 /// Why a text is not what an option wants.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct NotAValue(&'static str);
+pub struct NotAValue(&'static str);
 
 /// The id of a key that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyId(pub(crate) String);
+pub struct KeyId(pub String);
 
 impl FromStr for KeyId {
     type Err = NotAValue;
@@ -31,7 +28,7 @@ impl FromStr for KeyId {
 
 /// The name of a key. It may be put into a header for the upstream, so it has no control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyName(pub(crate) String);
+pub struct KeyName(pub String);
 
 impl FromStr for KeyName {
     type Err = NotAValue;
@@ -45,7 +42,7 @@ impl FromStr for KeyName {
 
 /// The user that a key was handed to. It may be put into a header for the upstream too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UserName(pub(crate) String);
+pub struct UserName(pub String);
 
 impl FromStr for UserName {
     type Err = NotAValue;
@@ -62,27 +59,9 @@ fn is_line(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
-/// The world of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Env {
-    /// Production
-    Live,
-    /// Sandbox
-    Test,
-}
-
-impl From<Env> for Environment {
-    fn from(env: Env) -> Self {
-        match env {
-            Env::Live => Self::Live,
-            Env::Test => Self::Test,
-        }
-    }
-}
-
 /// An address or network that a key may be used from, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Net(pub(crate) String);
+pub struct Net(pub String);
 
 impl FromStr for Net {
     type Err = NotANetwork;
@@ -92,9 +71,14 @@ impl FromStr for Net {
     }
 }
 
+/// A time that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} has passed")]
+pub struct Passed(pub Timestamp);
+
 /// When something ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expiry {
+pub enum Expiry {
     /// That long from now.
     In(Duration),
     /// At that time.
@@ -112,20 +96,22 @@ impl FromStr for Expiry {
 }
 
 impl Expiry {
-    /// The time that it means. One that has passed is a mistake: a key that must not work is disabled or revoked.
-    pub(crate) fn after(self, now: Timestamp) -> Result<Timestamp, Failure> {
+    /// The time that it means.
+    ///
+    /// # Errors
+    /// When it has passed: a key that must not work is disabled or revoked.
+    pub fn after(self, now: Timestamp) -> Result<Timestamp, Passed> {
         let time = match self {
             Self::In(duration) => now.plus(duration),
             Self::At(time) => time,
         };
-        let future = (time > now).then_some(time);
-        future.ok_or_else(|| Failure::Usage(format!("--expires {time} has passed; `keyward key disable` stops a key")))
+        if time > now { Ok(time) } else { Err(Passed(time)) }
     }
 }
 
 /// How often a key may be used; `none` for as often as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RateLimit(pub(crate) Option<Limit>);
+pub struct RateLimit(pub Option<Limit>);
 
 impl FromStr for RateLimit {
     type Err = NotALimit;
@@ -137,7 +123,7 @@ impl FromStr for RateLimit {
 
 /// How long the other values of a key go on after a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Grace(pub(crate) Duration);
+pub struct Grace(pub Duration);
 
 impl FromStr for Grace {
     type Err = NotAValue;

@@ -12,7 +12,7 @@ use crate::store::record::KeyBody;
 ///
 /// Acting as another user counts, since the upstream may know more about users; so does coming from the sandbox into
 /// production. Enabling a key again does not: it gets nothing that it was not given.
-pub(crate) fn widens(before: &KeyBody, after: &KeyBody) -> bool {
+pub fn widens(before: &KeyBody, after: &KeyBody) -> bool {
     let access = before.access == Access::ReadOnly && after.access == Access::ReadWrite;
     let environment = before.env == Environment::Test && after.env == Environment::Live;
     let scope = before.scope.as_ref().is_some_and(|b| after.scope.as_ref().is_none_or(|a| !b.covers(a)));
@@ -42,7 +42,7 @@ fn ends(text: &str) -> Option<[IpAddr; 2]> {
 mod tests {
     use super::*;
     use crate::auth::scope::Scope;
-    use crate::cli::testing::key_body;
+    use crate::manage::testing::key_body;
 
     #[track_caller]
     fn check(before: impl FnOnce(&mut KeyBody), after: impl FnOnce(&mut KeyBody), expected: bool) {

@@ -1,0 +1,48 @@
+//! What a change of records is, once for the command line and the management API: both say what they want, here it becomes
+//! one commit with its audit entry, or a [`Failure`] that says why not. Nothing here knows of terminals or of HTTP.
+
+pub mod escalation;
+mod failure;
+pub mod key;
+mod read;
+pub mod rotate;
+pub mod scope;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod values;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use self::failure::{Failure, Mistake};
+pub use self::read::{Everything, StoredSecret, with_all_above};
+use crate::auth::Locksmith;
+use crate::auth::grant::Timestamp;
+
+/// How often a change is tried when others change the same record.
+pub const ATTEMPTS: usize = 3;
+
+/// What a change works with.
+pub struct Session<S> {
+    /// Where the records are.
+    pub store: S,
+    /// How secrets are made and digested.
+    pub locksmith: Arc<Locksmith>,
+    /// Who the audit will say it was.
+    pub actor: String,
+    /// When the change was asked for.
+    pub now: Timestamp,
+}
+
+/// A record of one kind, its body read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stored<B> {
+    /// Its id within its kind.
+    pub id: Box<str>,
+    /// The revision that last touched it.
+    pub revision: u64,
+    /// What it is.
+    #[serde(flatten)]
+    pub body: B,
+}
