@@ -5,6 +5,7 @@
 //! ([`decision`]).
 
 pub mod address;
+pub mod authority;
 pub mod credential;
 pub mod decision;
 pub mod digest;

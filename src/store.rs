@@ -7,6 +7,7 @@
 //! 4. A commit is atomic, and once it has returned, every pull has it.
 //! 5. Without [`Store::changed`] news comes later, but never not at all.
 //! 6. The revision of a `get` never overstates how new the record is.
+//! 7. No pull has a record of a kind that is not replicated; a `get` has.
 
 mod chain;
 #[cfg(test)]
@@ -53,7 +54,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// What a store has to say since some revision.
+/// What a store has to say since some revision, of the kinds that are [replicated](record::Kind::replicated).
 #[derive(Debug)]
 pub struct Pull {
     /// The head that all of it is consistent with.

@@ -158,10 +158,9 @@ impl<S: Store> Sync<S> {
         let body = record.body.as_deref().map(|json| Body::parse(&record.id, json).map_err(|error| error.to_string()));
         match body.map(|body| body.and_then(read)) {
             None => gone(record),
-            Some(Ok(change)) => Some(match change {
-                Read::Key(facts) => Change::Key(record.id.id.clone(), facts),
-                Read::Other(change) => change,
-            }),
+            Some(Ok(Read::Key(facts))) => Some(Change::Key(record.id.id.clone(), facts)),
+            Some(Ok(Read::Other(change))) => Some(change),
+            Some(Ok(Read::Nothing)) => None,
             Some(Err(error)) => {
                 self.metrics.sync.unreadable.inc();
                 tracing::warn!(%error, "a record cannot be read and grants nothing");
@@ -175,6 +174,8 @@ impl<S: Store> Sync<S> {
 enum Read {
     Key(KeyFacts),
     Other(Change),
+    /// The data plane has no use for it.
+    Nothing,
 }
 
 fn read(body: Body) -> Result<Read, String> {
@@ -185,10 +186,16 @@ fn read(body: Body) -> Result<Read, String> {
             Read::Other(Change::Secret { digest, key: body.key.into(), not_after })
         }
         Body::Key(body) => Read::Key(facts(body)?),
+        Body::Role(_) | Body::User(_) | Body::Binding(_) | Body::Password(_) | Body::Sealed(_) | Body::Unique(_) => {
+            Read::Nothing
+        }
     })
 }
 
 fn facts(body: KeyBody) -> Result<KeyFacts, String> {
+    if body.owner.is_some() || body.parent.is_some() {
+        return Err("it leans on an owner or another key, which cannot be looked up yet".to_owned());
+    }
     Ok(KeyFacts {
         networks: Networks::parse(body.ips.iter().map(String::as_str)).map_err(|error| error.to_string())?,
         name: body.name,
@@ -209,6 +216,7 @@ fn gone(record: &Record) -> Option<Change> {
         Kind::Scope => Scope::parse(id).ok().map(Change::ScopeGone),
         Kind::Key => Some(Change::KeyGone(id.clone())),
         Kind::Secret => crate::auth::digest::Digest::from_record_id(id).map(Change::SecretGone),
+        Kind::Role | Kind::User | Kind::Binding | Kind::Password | Kind::Sealed | Kind::Unique => None,
     }
 }
 

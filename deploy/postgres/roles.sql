@@ -32,13 +32,14 @@ do $$
 declare
     name text;
 begin
-    if to_regclass('keyward.meta') is null then
-        raise notice 'the schema is there; make the tables with `keyward init --store URL`, then run this once more';
+    if to_regclass('keyward.meta') is null or to_regclass('keyward.private') is null then
+        raise notice 'the schema is there; make the tables with `keyward init --store URL`, or bring them up with a '
+            'command that writes, then run this once more';
         return;
     end if;
 
     -- Whoever made the tables, they belong to the owner.
-    foreach name in array array['meta', 'record', 'audit'] loop
+    foreach name in array array['meta', 'record', 'private', 'audit'] loop
         execute format('alter table keyward.%I owner to keyward_owner', name);
     end loop;
     alter function keyward.only_in_a_commit() owner to keyward_owner;
@@ -46,6 +47,9 @@ begin
     -- Who reads needs of the audit only what tells one history from another.
     grant select on keyward.meta, keyward.record to keyward_reader, keyward_writer;
     grant select (rev, chain) on keyward.audit to keyward_reader;
+
+    -- What only those who manage may read (passwords, sealed values) is nothing for who only reads.
+    grant select, insert, update on keyward.private to keyward_writer;
 
     -- Who writes adds to the history and changes nothing in it.
     grant update (rev, chain) on keyward.meta to keyward_writer;

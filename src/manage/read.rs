@@ -37,6 +37,7 @@ impl Everything {
                 self.scopes.insert(scope, Stored { id: record.id.id, revision: record.revision, body });
             }
             Ok(Body::Secret(..)) => self.secrets += 1,
+            Ok(_) => {}
             Err(unreadable) => self.unreadable.push(unreadable.to_string()),
         }
     }
@@ -82,7 +83,7 @@ impl<S: Store> Session<S> {
         let record = record.ok_or_else(missing)?;
         match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? {
             Body::Key(body) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
-            Body::Scope(..) | Body::Secret(..) => Err(missing()),
+            _ => Err(missing()),
         }
     }
 

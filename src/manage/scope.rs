@@ -26,7 +26,7 @@ impl<S: Store> Session<S> {
         let record = record.ok_or_else(missing)?;
         match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? {
             Body::Scope(_, body) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
-            Body::Key(_) | Body::Secret(..) => Err(missing()),
+            _ => Err(missing()),
         }
     }
 

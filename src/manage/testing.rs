@@ -28,6 +28,10 @@ pub(crate) fn key_body(name: &str) -> KeyBody {
     KeyBody {
         name: name.to_owned(),
         key_type: KeyType::Api,
+        owner: None,
+        parent: None,
+        tags: vec![],
+        recoverable: false,
         user: None,
         scope: None,
         env: Environment::Live,

@@ -4,7 +4,10 @@ mod faulty;
 
 use std::collections::BTreeMap;
 
-use super::record::{KeyBody, KeyType, Kind, Record, RecordId, ScopeBody, ScopeState, SecretBody, to_json};
+use super::record::{
+    KeyBody, KeyType, Kind, PasswordBody, PasswordHash, Record, RecordId, ScopeBody, ScopeState, SecretBody, Subject,
+    UniqueBody, to_json,
+};
 use super::{Change, Commit, CommitError, Expect, Pull, Revision, Store};
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::scope::Scope;
@@ -38,11 +41,19 @@ pub(super) enum Law {
     Commits = 4,
     NewsWithoutHints = 5,
     Gets = 6,
+    PrivateKinds = 7,
 }
 
 impl Law {
-    pub(super) const ALL: [Self; 6] =
-        [Self::FullPulls, Self::Deltas, Self::UnknownRevisions, Self::Commits, Self::NewsWithoutHints, Self::Gets];
+    pub(super) const ALL: [Self; 7] = [
+        Self::FullPulls,
+        Self::Deltas,
+        Self::UnknownRevisions,
+        Self::Commits,
+        Self::NewsWithoutHints,
+        Self::Gets,
+        Self::PrivateKinds,
+    ];
 
     /// Holds a new store against the law; the error says how it was broken.
     pub(super) async fn check(self, mut fixture: impl Fixture) -> Result<(), String> {
@@ -53,6 +64,7 @@ impl Law {
             Self::Commits => commits_are_atomic_and_seen_at_once(&mut fixture).await,
             Self::NewsWithoutHints => news_comes_without_hints(&mut fixture).await,
             Self::Gets => gets_do_not_overstate(&mut fixture).await,
+            Self::PrivateKinds => private_kinds_are_had_one_by_one(&mut fixture).await,
         };
         outcome.map_err(|how| format!("law {} ({self:?}): {how}", self as u8))
     }
@@ -186,7 +198,7 @@ async fn gets_do_not_overstate(fixture: &mut impl Fixture) -> Result<(), String>
     let store = fixture.open();
     for puts in history() {
         fixture.apply(&puts).await;
-        for (id, _) in &puts {
+        for (id, _) in puts.iter().filter(|(id, _)| id.kind.replicated()) {
             let (revision, got) = store.get(id).await.map_err(|error| error.to_string())?;
             let full = pull(&store, None, true).await?;
             let (head, model) = (full.revision, into_model(records(full).await?));
@@ -196,6 +208,27 @@ async fn gets_do_not_overstate(fixture: &mut impl Fixture) -> Result<(), String>
             }
             if revision.number < head.number {
                 return Err(format!("nothing happened since {head}, and a get read {revision}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn private_kinds_are_had_one_by_one(fixture: &mut impl Fixture) -> Result<(), String> {
+    let (store, mut since) = (fixture.open(), None);
+    for puts in history() {
+        fixture.apply(&puts).await;
+        for known in [None, since] {
+            let pull = store.pull(known).await.map_err(|error| error.to_string())?;
+            since = Some(pull.revision);
+            if let Some(leaked) = records(pull).await?.iter().find(|record| !record.id.kind.replicated()) {
+                return Err(format!("{} is for those who manage, and was given to everybody", leaked.id));
+            }
+        }
+        for (id, body) in puts.iter().filter(|(id, _)| !id.kind.replicated()) {
+            let (_, got) = store.get(id).await.map_err(|error| error.to_string())?;
+            if got.and_then(|record| record.body) != *body {
+                return Err(format!("{id} is not what was written"));
             }
         }
     }
@@ -278,8 +311,13 @@ pub(super) fn update(model: &mut Model, puts: &[Put]) {
     }
 }
 
+/// Of what lives, that which pulls give.
+pub(super) fn visible(model: &Model) -> Model {
+    model.iter().filter(|(id, _)| id.kind.replicated()).map(|(id, body)| (id.clone(), body.clone())).collect()
+}
+
 fn same(found: &Model, expected: &Model) -> Result<(), String> {
-    match found == expected {
+    match *found == visible(expected) {
         true => Ok(()),
         false => Err(format!("found {:?}, expected {:?}", found.keys(), expected.keys())),
     }
@@ -289,8 +327,10 @@ fn same(found: &Model, expected: &Model) -> Result<(), String> {
 fn history() -> Vec<Vec<Put>> {
     vec![
         vec![scope("organization:acme"), key("k1", "CI"), secret(1, "k1")],
+        vec![unique("email:ann@example.com", "u1"), password("u1", "first"), key("k0", "beside what nobody sees")],
+        vec![password("u1", "second")],
         vec![key("k2", "CI"), secret(2, "k2"), secret(3, "k2")],
-        vec![key("k1", "renamed")],
+        vec![key("k1", "renamed"), (password("u1", "").0, None)],
         vec![(RecordId::key("k2"), None), (secret(2, "").0, None), (secret(3, "").0, None)],
         vec![key("k3", "short-lived"), secret(4, "k3")],
         vec![(RecordId::key("k3"), None), (secret(4, "").0, None), key("k4", "its heir"), secret(5, "k4")],
@@ -304,6 +344,10 @@ pub(super) fn key(id: &str, name: &str) -> Put {
     let body = KeyBody {
         name: name.to_owned(),
         key_type: KeyType::Api,
+        owner: None,
+        parent: None,
+        tags: vec![],
+        recoverable: false,
         user: None,
         scope: Scope::parse("organization:acme").ok(),
         env: Environment::Live,
@@ -324,6 +368,17 @@ pub(super) fn secret(digest: u64, key: &str) -> Put {
     let time = Timestamp::from_millis(1_800_000_000_000);
     let body = SecretBody { key: key.to_owned(), hint: None, shape: None, not_after: None, created_time: time };
     (RecordId { kind: Kind::Secret, id: format!("{digest:032x}").into() }, Some(to_json(&body)))
+}
+
+fn password(user: &str, hash: &str) -> Put {
+    let hash = PasswordHash(hash.to_owned());
+    let body = PasswordBody { hash, created_time: Timestamp::from_millis(1_800_000_000_000) };
+    (RecordId::new(Kind::Password, user), Some(to_json(&body)))
+}
+
+fn unique(name: &str, user: &str) -> Put {
+    let body = UniqueBody { holder: Subject::User(user.into()) };
+    (RecordId::new(Kind::Unique, name), Some(to_json(&body)))
 }
 
 pub(super) fn scope(path: &str) -> Put {

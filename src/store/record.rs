@@ -1,16 +1,25 @@
 //! Everything durable is a record: a kind, an id, the revision that last touched it, and a JSON body or a tombstone.
 //!
 //! The stores move bodies without reading them; here is what is in them. A body with a field that this version does not
-//! know cannot be read and therefore grants nothing: the field may be a restriction.
+//! know cannot be read and therefore grants nothing: the field may be a restriction. So while some programs are older than
+//! others, those pass over kinds that they do not know, and refuse keys that lean on them: what `owner` or `parent` would
+//! restrict, an older program never lets in.
+
+mod bodies;
+mod people;
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::bodies::{KeyBody, KeyType, ScopeBody, ScopeState, SecretBody};
+pub use self::people::{
+    BindingBody, PasswordBody, PasswordHash, RoleBody, SealedBody, SealedValue, Subject, UniqueBody, UserBody,
+    UserState,
+};
 use crate::auth::digest::Digest;
-use crate::auth::grant::{Access, Environment, State, Timestamp};
-use crate::auth::limit::Limit;
+use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
 
 /// The kinds of records.
@@ -19,22 +28,62 @@ use crate::auth::scope::Scope;
 pub enum Kind {
     /// A node of the scope tree; its id is its path.
     Scope,
+    /// A set of permissions; its id is its name.
+    Role,
+    /// A person.
+    User,
     /// A key.
     Key,
     /// One value that opens a key; its id is its digest.
     Secret,
+    /// A role that a user or a key has within a scope.
+    Binding,
+    /// What a user signs in with; its id is the user's.
+    Password,
+    /// A key's value that may be looked up again; its id is the key's.
+    Sealed,
+    /// A name that only one record may have, such as an e-mail address; its id is the name.
+    Unique,
 }
 
 impl Kind {
     /// All kinds, owners before what they own.
-    pub const ALL: [Self; 3] = [Self::Scope, Self::Key, Self::Secret];
+    pub const ALL: [Self; 9] = [
+        Self::Scope,
+        Self::Role,
+        Self::User,
+        Self::Key,
+        Self::Secret,
+        Self::Binding,
+        Self::Password,
+        Self::Sealed,
+        Self::Unique,
+    ];
+
+    /// The kinds that pulls give, in the order in which they give them.
+    pub const REPLICATED: [Self; 6] = [Self::Scope, Self::Role, Self::User, Self::Key, Self::Secret, Self::Binding];
+
+    /// Whether pulls give it. Every sidecar has what they give; the rest is only had by asking for it by its id, and where a
+    /// store knows who asks, a sidecar is not told.
+    pub const fn replicated(self) -> bool {
+        match self {
+            Self::Scope | Self::Role | Self::User | Self::Key | Self::Secret | Self::Binding => true,
+            Self::Password | Self::Sealed | Self::Unique => false,
+        }
+    }
 
     /// As it is stored.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Scope => "scope",
+            Self::Role => "role",
+            Self::User => "user",
             Self::Key => "key",
             Self::Secret => "secret",
+            Self::Binding => "binding",
+            Self::Password => "password",
+            Self::Sealed => "sealed",
+            Self::Unique => "unique",
         }
     }
 
@@ -54,9 +103,14 @@ pub struct RecordId {
 }
 
 impl RecordId {
+    /// The record of that kind and id.
+    pub fn new(kind: Kind, id: &str) -> Self {
+        Self { kind, id: id.into() }
+    }
+
     /// The record of a key.
     pub fn key(id: &str) -> Self {
-        Self { kind: Kind::Key, id: id.into() }
+        Self::new(Kind::Key, id)
     }
 
     /// The record of a secret.
@@ -75,7 +129,14 @@ impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Secret => f.write_str("a secret"),
-            Kind::Scope | Kind::Key => write!(f, "{} {}", self.kind.label(), self.id),
+            Kind::Scope
+            | Kind::Role
+            | Kind::User
+            | Kind::Key
+            | Kind::Binding
+            | Kind::Password
+            | Kind::Sealed
+            | Kind::Unique => write!(f, "{} {}", self.kind.label(), self.id),
         }
     }
 }
@@ -104,103 +165,27 @@ impl fmt::Debug for Record {
     }
 }
 
-/// A customer's key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyBody {
-    /// What people call it, 1 to 50 characters (V27).
-    pub name: String,
-    /// Always `api` (V26).
-    #[serde(rename = "type", default)]
-    pub key_type: KeyType,
-    /// Who it was handed to, where the upstream wants to know users (B21).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Where it acts; everywhere if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<Scope>,
-    /// Its world.
-    pub env: Environment,
-    /// What it may do.
-    pub access: Access,
-    /// Addresses and networks it may be used from; any if empty (V16).
-    #[serde(default)]
-    pub ips: Vec<String>,
-    /// How often it may be used, such as `100/1m`; as often as it likes if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limit: Option<Limit>,
-    /// When it ends; never if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Whether it works.
-    pub state: State,
-    /// Who made it, if known (V17).
-    pub created_by: Option<String>,
-    /// When it was made.
-    pub created_time: Timestamp,
-    /// Who changed it last, if known.
-    pub updated_by: Option<String>,
-    /// When it was changed last.
-    pub updated_time: Timestamp,
-}
-
-/// The one type of key there is (V26).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyType {
-    /// A key for API requests.
-    #[default]
-    Api,
-}
-
-/// One value that opens a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretBody {
-    /// The id of the key it opens.
-    pub key: String,
-    /// The characters of it that may be shown; foreign keys have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// The declared shape of a foreign key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shape: Option<String>,
-    /// When it ends, if before its key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_after: Option<Timestamp>,
-    /// When it was made.
-    pub created_time: Timestamp,
-}
-
-/// A node of the scope tree. What is above it follows from its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScopeBody {
-    /// Whether keys in it and below work.
-    pub state: ScopeState,
-    /// When it was made.
-    pub created_time: Timestamp,
-}
-
-/// The state of a scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScopeState {
-    /// Works.
-    Active,
-    /// All keys in it and below are refused.
-    Suspended,
-}
-
 /// A body that has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Of a scope.
     Scope(Scope, ScopeBody),
+    /// Of a role.
+    Role(RoleBody),
+    /// Of a user.
+    User(UserBody),
     /// Of a key.
     Key(KeyBody),
     /// Of a secret.
     Secret(Digest, SecretBody),
+    /// Of a binding.
+    Binding(BindingBody),
+    /// Of a password.
+    Password(PasswordBody),
+    /// Of a sealed value.
+    Sealed(SealedBody),
+    /// Of a reservation.
+    Unique(UniqueBody),
 }
 
 /// A record that this version cannot read. It grants nothing.
@@ -221,13 +206,21 @@ impl Body {
                 let scope = Scope::parse(&id.id).map_err(|e| unreadable(e.to_string()))?;
                 Ok(Self::Scope(scope, read(json).map_err(unreadable)?))
             }
-            Kind::Key if is_key_id(&id.id) => read(json).map(Self::Key).map_err(unreadable),
-            Kind::Key => Err(unreadable("ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -".to_owned())),
+            Kind::Unique => read(json).map(Self::Unique).map_err(unreadable),
             Kind::Secret => {
                 let digest =
                     Digest::from_record_id(&id.id).ok_or_else(|| unreadable("its id is no digest".to_owned()))?;
                 Ok(Self::Secret(digest, read(json).map_err(unreadable)?))
             }
+            kind if !is_key_id(&id.id) => {
+                Err(unreadable(format!("the id of a {} is 1 to 64 of A-Z a-z 0-9 . _ -", kind.label())))
+            }
+            Kind::Role => read(json).map(Self::Role).map_err(unreadable),
+            Kind::User => read(json).map(Self::User).map_err(unreadable),
+            Kind::Key => read(json).map(Self::Key).map_err(unreadable),
+            Kind::Binding => read(json).map(Self::Binding).map_err(unreadable),
+            Kind::Password => read(json).map(Self::Password).map_err(unreadable),
+            Kind::Sealed => read(json).map(Self::Sealed).map_err(unreadable),
         }
     }
 }
@@ -257,7 +250,7 @@ pub fn to_json(body: &impl Serialize) -> Box<str> {
     serde_json::to_string(body).expect("bodies hold nothing that JSON cannot write").into()
 }
 
-/// Whether a text can be the id of a key: it goes into headers and logs as it is.
+/// Whether a text can be the id of a key, or of a user, role or binding: it goes into headers and logs as it is.
 pub fn is_key_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
@@ -307,6 +300,25 @@ mod tests {
         ] {
             assert!(Body::parse(&id, &json).is_err(), "{json}");
         }
+    }
+
+    /// An older version has no use for the new fields and kinds: where they are used, it lets nobody in.
+    #[test]
+    fn bodies_of_older_versions_are_read_and_written_as_they_were() {
+        let old = r#"{"name":"CI","type":"api","env":"live","access":"read-only","ips":[],"state":"active","created_by":null,"created_time":"2026-01-01T00:00:00.000Z","updated_by":null,"updated_time":"2026-01-01T00:00:00.000Z"}"#;
+        let Ok(Body::Key(mut body)) = Body::parse(&RecordId::key("k1"), old) else { panic!("it cannot be read") };
+        assert_eq!(&*to_json(&body), old, "what is not used must not appear: an older version would refuse it");
+        (body.owner, body.parent) = (Some("u1".into()), Some("k0".into()));
+        (body.tags, body.recoverable) = (vec!["radio".to_owned()], true);
+        let new = to_json(&body);
+        assert!(["owner", "parent", "tags", "recoverable"].iter().all(|field| new.contains(field)), "{new}");
+        assert_eq!(Body::parse(&RecordId::key("k1"), &new).unwrap(), Body::Key(body));
+    }
+
+    #[test]
+    fn kinds_are_listed_in_their_order_and_those_that_pulls_give_come_first() {
+        assert!(Kind::ALL.is_sorted() && Kind::ALL.iter().all(|kind| Kind::parse(kind.label()) == Some(*kind)));
+        assert!(Kind::ALL.into_iter().filter(|kind| kind.replicated()).eq(Kind::REPLICATED));
     }
 
     #[test]

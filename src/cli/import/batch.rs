@@ -204,7 +204,7 @@ impl<'s, S: Store> Importer<'s, S> {
         let Some((id, json)) = record.and_then(|record| Some((record.id, record.body?))) else { return Ok(None) };
         match Body::parse(&id, &json) {
             Ok(Body::Secret(_, body)) => Ok(Some(body)),
-            Ok(Body::Key(_) | Body::Scope(..)) => Ok(None),
+            Ok(_) => Ok(None),
             Err(unreadable) => Err(Failure::Failed(unreadable.to_string())),
         }
     }

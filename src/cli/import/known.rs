@@ -47,7 +47,7 @@ impl Known {
                         let index = keys.get(&known.hash(&*body.key));
                         known.values.extend(index.map(|index| (digest, *index)));
                     }
-                    Ok(Body::Scope(..)) | Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
         }

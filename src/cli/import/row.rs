@@ -158,6 +158,10 @@ impl Row {
         KeyBody {
             name: self.name.clone().unwrap_or_else(|| default_name(id)),
             key_type: KeyType::Api,
+            owner: None,
+            parent: None,
+            tags: vec![],
+            recoverable: false,
             user,
             scope,
             env,

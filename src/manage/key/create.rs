@@ -75,6 +75,10 @@ impl Draft {
         let body = KeyBody {
             name: new.name.0,
             key_type: KeyType::Api,
+            owner: None,
+            parent: None,
+            tags: vec![],
+            recoverable: false,
             user: new.user.map(|user| user.0),
             scope: new.scope,
             env: new.env,

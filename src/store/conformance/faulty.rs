@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Fixture, Put};
-use crate::store::record::{Record, RecordId};
+use crate::store::record::{Kind, Record, RecordId};
 use crate::store::{Commit, CommitError, Pull, Records, Revision, Store, StoreError};
 
 /// Mistakes that stores are known to make.
@@ -25,6 +25,8 @@ pub(in crate::store) enum Fault {
     WaitsForHints,
     /// A record comes from a cache, its revision from the head.
     OverstatesGets,
+    /// A pull has what only those who manage may read.
+    GivesPrivateKinds,
 }
 
 /// A store with one fault, or a fixture that opens such stores.
@@ -54,6 +56,13 @@ impl<F: Fixture> Fixture for Faulty<F> {
 }
 
 impl<S: Store> Faulty<S> {
+    async fn with_private(&self, pull: Pull) -> Result<Pull, StoreError> {
+        let Pull { revision, full, now, records } = pull;
+        let mut records = records.collect().await?;
+        records.extend(self.inner.get(&RecordId::new(Kind::Password, "u1")).await?.1);
+        Ok(Pull { revision, full, now, records: Records::from_vec(records) })
+    }
+
     async fn filtered(&self, pull: Pull, keep: impl Fn(&Record) -> bool) -> Result<Pull, StoreError> {
         let Pull { revision, full, now, records } = pull;
         let mut records = records.collect().await?;
@@ -73,6 +82,7 @@ impl<S: Store> Store for Faulty<S> {
             (Fault::ComparesNumbersOnly, Some(since)) if since.number <= head => {
                 self.filtered(Pull { full: false, ..pull }, |r| r.revision > since.number).await
             }
+            (Fault::GivesPrivateKinds, _) => self.with_private(pull).await,
             (Fault::WaitsForHints, Some(since)) if !self.hinted.load(Ordering::Relaxed) => {
                 self.filtered(Pull { revision: since, full: false, ..pull }, |_| false).await
             }

@@ -148,7 +148,8 @@ impl Content {
 
     /// The records of a pull.
     pub(super) fn into_records(self, revision: u64) -> Vec<Record> {
-        self.records.into_iter().map(|(id, body)| Record { id, revision, body: Some(body) }).collect()
+        let replicated = self.records.into_iter().filter(|(id, _)| id.kind.replicated());
+        replicated.map(|(id, body)| Record { id, revision, body: Some(body) }).collect()
     }
 }
 
@@ -205,7 +206,13 @@ impl Entry {
         // Written again, so that every store has the same bytes for it, and that two spellings of one digest are one secret.
         match Body::parse(&id, &body) {
             Ok(Body::Scope(scope, body)) => Ok((RecordId::scope(&scope), to_json(&body))),
+            Ok(Body::Role(body)) => Ok((id, to_json(&body))),
+            Ok(Body::User(body)) => Ok((id, to_json(&body))),
             Ok(Body::Key(body)) => Ok((id, to_json(&body))),
+            Ok(Body::Binding(body)) => Ok((id, to_json(&body))),
+            Ok(Body::Password(body)) => Ok((id, to_json(&body))),
+            Ok(Body::Sealed(body)) => Ok((id, to_json(&body))),
+            Ok(Body::Unique(body)) => Ok((id, to_json(&body))),
             Ok(Body::Secret(digest, body)) => Ok((RecordId::secret(digest), to_json(&body))),
             Err(unreadable) => Err(because(path, &unreadable)),
         }

@@ -50,9 +50,25 @@ const ONE: &str = "
     from keyward.meta m
     left join keyward.record r on r.kind = $1 and r.id = $2 and r.body is not null";
 
+/// The table of what pulls give.
+const RECORDS: &str = "keyward.record";
+
+/// The table that pulls do not touch, and that who only reads may not read.
+const PRIVATE: &str = "keyward.private";
+
+/// Where the records of a kind are.
+pub(super) const fn table(kind: Kind) -> &'static str {
+    if kind.replicated() { RECORDS } else { PRIVATE }
+}
+
+/// A statement about [`RECORDS`], as one about another table.
+pub(super) fn about(table: &str, sql: &str) -> String {
+    sql.replace(RECORDS, table)
+}
+
 /// The kinds, owners before what they own.
 fn kinds() -> Vec<&'static str> {
-    Kind::ALL.map(Kind::label).to_vec()
+    Kind::REPLICATED.map(Kind::label).to_vec()
 }
 
 /// An answer whose first row is there: the head, and records that are still to come.
@@ -123,7 +139,8 @@ pub(super) async fn get(
     check: PepperCheck,
 ) -> Result<(Revision, Option<Record>), Trouble> {
     let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&id.kind.label(), Type::TEXT), (&&*id.id, Type::TEXT)];
-    let (head, found, mut rest) = within(PATIENCE, "reading a record", begin(&lease, ONE, &asked, check)).await?;
+    let sql = about(table(id.kind), ONE);
+    let (head, found, mut rest) = within(PATIENCE, "reading a record", begin(&lease, &sql, &asked, check)).await?;
     within(PATIENCE, "reading a record", rest.try_next()).await?;
     lease.give_back();
     Ok((head.revision, found))
@@ -132,6 +149,8 @@ pub(super) async fn get(
 /// Where the history stands.
 pub(super) struct Head {
     pub(super) revision: Revision,
+    /// The version of the tables.
+    pub(super) format: i32,
     /// Whether the history has the revision that was asked for.
     has: bool,
 }
@@ -139,14 +158,15 @@ pub(super) struct Head {
 impl Head {
     /// The head in a row that begins with it. Refuses what this program, with this pepper, cannot read.
     pub(super) fn of(row: &Row, check: PepperCheck) -> Result<Self, Trouble> {
-        can_read(row.try_get(2)?)?;
+        let format = row.try_get(2)?;
+        can_read(format)?;
         if PepperCheck::from_hex(row.try_get(3)?) != Some(check) {
             return Err(Trouble::WrongPepper);
         }
         let chain: &[u8] = row.try_get(1)?;
         let chain =
             chain.try_into().map_err(|_| Trouble::Refused("its chain has no 32 bytes: it is damaged".to_owned()))?;
-        Ok(Self { revision: Revision { number: from_sql(row.try_get(0)?), chain }, has: row.try_get(4)? })
+        Ok(Self { revision: Revision { number: from_sql(row.try_get(0)?), chain }, format, has: row.try_get(4)? })
     }
 }
 

@@ -14,16 +14,25 @@ use crate::auth::grant::Timestamp;
 use crate::store::chain::{self, Link};
 
 /// The version of the tables. A newer one may hold restrictions that this program would not enforce, so it is refused.
-pub(super) const FORMAT: i32 = 1;
+pub(super) const FORMAT: i32 = 2;
+
+/// The oldest version whose records are where this program looks for them. So sidecars are replaced first, and then the
+/// tables are brought up: nobody has to stop.
+const OLDEST: i32 = 1;
 
 /// What leads from each format to the next; from none to the first, to begin with.
-const STEPS: [&str; FORMAT as usize] = [include_str!("schema.sql")];
+const STEPS: [&str; FORMAT as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// "Keyward": the advisory lock of those who change the tables.
 const LOCK: i64 = 0x004b_6579_7761_7264;
 
-/// Refuses tables that this version does not know.
+/// Refuses tables that this version does not know how to read.
 pub(super) fn can_read(format: i32) -> Result<(), Trouble> {
+    if (OLDEST..FORMAT).contains(&format) { Ok(()) } else { can_write(format) }
+}
+
+/// Refuses tables that this version does not know how to write: those of its own format it does.
+pub(super) fn can_write(format: i32) -> Result<(), Trouble> {
     if format == FORMAT {
         return Ok(());
     }
@@ -33,7 +42,7 @@ pub(super) fn can_read(format: i32) -> Result<(), Trouble> {
         "use the version that wrote it, or a later one"
     };
     Err(Trouble::Refused(format!(
-        "it has format {format} and this version of keyward reads format {FORMAT}; {what_to_do}"
+        "it has format {format} and this version of keyward works with format {FORMAT}; {what_to_do}"
     )))
 }
 
@@ -76,7 +85,7 @@ async fn make(client: &Client, check: PepperCheck) -> Result<bool, Trouble> {
     let before = format(client, check).await?;
     match before {
         Some(FORMAT) => {}
-        Some(format) if !(0..FORMAT).contains(&format) => can_read(format)?,
+        Some(format) if !(0..FORMAT).contains(&format) => can_write(format)?,
         Some(_) | None => {
             let steps = STEPS.iter().skip(usize::try_from(before.unwrap_or(0)).unwrap_or(0));
             if before.is_none() {

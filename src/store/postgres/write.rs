@@ -13,7 +13,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::link::{self, LONG_PATIENCE, Pool, within};
-use super::read::{Head, to_sql};
+use super::read::{Head, about, table, to_sql};
+use super::schema::can_write;
 use super::trouble::{Refusal, Trouble};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
@@ -80,9 +81,16 @@ pub(super) async fn write(client: &Client, commit: &Commit, check: PepperCheck) 
     within(LONG_PATIENCE, "beginning", client.batch_execute(BEGIN)).await?;
     let taken = within(LONG_PATIENCE, "waiting for its write lock", client.query_typed_opt(TAKE, &[])).await?;
     let empty = || Trouble::Refused("its table keyward.meta is empty; put a backup in its place".to_owned());
-    let Revision { number, chain: previous } = Head::of(&taken.ok_or_else(empty)?, check)?.revision;
+    let head = Head::of(&taken.ok_or_else(empty)?, check)?;
+    can_write(head.format)?;
+    let Revision { number, chain: previous } = head.revision;
     for round in rounds(&commit.changes) {
-        apply(client, &round, number).await?;
+        for replicated in [true, false] {
+            let there: Vec<&Change> = round.iter().filter(|c| c.id.kind.replicated() == replicated).copied().collect();
+            if let Some(first) = there.first() {
+                apply(client, table(first.id.kind), &there, number).await?;
+            }
+        }
     }
     Ok(Revision { number, chain: record_history(client, previous, number, commit).await? })
 }
@@ -101,7 +109,8 @@ fn rounds(changes: &[Change]) -> Vec<Vec<&Change>> {
     rounds
 }
 
-async fn apply(client: &Client, round: &[&Change], number: u64) -> Result<(), Refusal> {
+/// Makes changes of records of one table, each of which is among them once.
+async fn apply(client: &Client, table: &str, round: &[&Change], number: u64) -> Result<(), Refusal> {
     let number = to_sql(number);
     let mut held = HashSet::new();
     let groups = [(ABSENT, as_absent as fn(&Expect) -> Option<i64>), (AT, as_at), (ANY, as_any)];
@@ -122,12 +131,11 @@ async fn apply(client: &Client, round: &[&Change], number: u64) -> Result<(), Re
             (&revisions, Type::INT8_ARRAY),
         ];
         let used = if sql == AT { &all[..] } else { &all[..4] };
-        let rows = within(LONG_PATIENCE, "writing records", client.query_typed(sql, used)).await?;
+        let rows = within(LONG_PATIENCE, "writing records", client.query_typed(&about(table, sql), used)).await?;
         for row in rows {
             held.insert((row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
         }
     }
-    // Every record is in a round once.
     match round.iter().find(|change| !held.contains(&(change.id.kind.label().to_owned(), change.id.id.to_string()))) {
         Some(change) => Err(Refusal::Conflict(change.id.clone())),
         None => Ok(()),

@@ -90,7 +90,7 @@ impl Snapshot {
             }
         };
         let mut statement = self.lease.connection().prepare_cached(sql)?;
-        for kind in Kind::ALL {
+        for kind in Kind::REPLICATED {
             let mut rows = statement.query(params![kind.label(), to_sql(since)])?;
             loop {
                 let batch = next_batch(kind, &mut rows)?;

@@ -47,16 +47,25 @@ async fn each_role_may_do_what_it_is_for_and_no_more() {
     assert!(reader.get(&RecordId::key("k1")).await.unwrap().1.is_none());
     let since = reader.pull(None).await.unwrap().revision;
     soon(reader.changed(Some(since))).await;
+    // It is not told what only those who manage may read: not in pulls, and not when it asks.
+    let hidden = RecordId::new(Kind::Password, "u1");
+    writer.commit(commit_of(&[(hidden.clone(), Some("{}".into()))])).await.unwrap();
+    assert!(records(pull(&reader, Some(since), false).await.unwrap()).await.unwrap().is_empty());
+    let error = reader.get(&hidden).await.unwrap_err().to_string();
+    assert!(error.contains("keyward_reader"), "{error}");
+    assert!(writer.get(&hidden).await.unwrap().1.is_some());
     // But it changes nothing, and says why.
     let error = reader.commit(commit_of(&[key("k2", "CI")])).await.unwrap_err();
     assert!(matches!(&error, CommitError::ReadOnly(why) if why.contains("keyward_writer")), "{error}");
     assert!(!reader.prepare().await.unwrap());
     for (role, sql) in [
         ("reader", "select entry from keyward.audit"),
+        ("reader", "select kind from keyward.private"),
         ("reader", "update keyward.meta set rev = 0"),
         ("reader", "delete from keyward.record"),
         ("reader", "create table keyward.mine ()"),
         ("writer", "delete from keyward.record"),
+        ("writer", "delete from keyward.private"),
         ("writer", "delete from keyward.audit"),
         ("writer", "update keyward.audit set at = ''"),
         ("writer", "update keyward.meta set floor = 9"),
@@ -64,7 +73,7 @@ async fn each_role_may_do_what_it_is_for_and_no_more() {
     ] {
         refused(&place, role, sql);
     }
-    assert_eq!(place.database.sql("select rev from keyward.meta"), "2");
+    assert_eq!(place.database.sql("select rev from keyward.meta"), "3");
 }
 
 #[tokio::test]
