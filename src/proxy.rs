@@ -1,7 +1,7 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
-//! before the first request ([`establish`], [`proxy_protocol`], [`peers`]), how requests are read ([`connection`]), what cannot be
+//! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
 //! what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
@@ -26,6 +26,7 @@ mod read_ahead;
 pub mod reply;
 mod request_id;
 mod revocation;
+mod seldom;
 mod settings;
 mod trailers;
 mod tunnel;
@@ -57,7 +58,7 @@ use self::request_id::RequestId;
 pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
 pub use self::trailers::TrailerRules;
 use self::upstream::{Protocol, Target, Upstream};
-use self::watch::Watch;
+use self::watch::{Doing, Watch};
 use self::worker::{Current, OpenConnection, Worker};
 use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::{Denied, Permit};
@@ -147,7 +148,12 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
 
 /// Sends a request, and passes the answer on.
 async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
-    let sent = forwarded.account.session.upstream.send(&mut forwarded.outbound).await;
+    let Forwarded { ref mut outbound, ref account, .. } = forwarded;
+    let sent = account.watch().in_time(account.session.upstream.send(outbound)).await;
+    let sent = sent.unwrap_or_else(|| {
+        account.watch().enter(Doing::Body);
+        Err(Failure::RequestTimeout)
+    });
     let Forwarded { ref mut outbound, id, hints, route, mut account } = forwarded;
     let failed = |failure, mut account: Account| {
         account.failed(failure);

@@ -2,12 +2,14 @@
 //!
 //! Everything that does not fit is refused offline: no digest, no look-up, no store.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use zeroize::Zeroizing;
 
 use super::digest::{Digest, Pepper};
 use super::grant::Environment;
+use super::path::percent_decode;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const BODY: usize = 34;
@@ -109,6 +111,30 @@ impl KeyFormat {
     /// The declared shape that a foreign key has.
     pub fn shape_of(&self, secret: &[u8]) -> Option<&Shape> {
         self.shapes.iter().find(|shape| shape.length == secret.len() && shape.alphabet.allows_all(secret))
+    }
+
+    /// A path without what may be a key: segments in which our brand or a foreign key stands are `***`, so that a log does
+    /// not have them. Ids that look like foreign keys are taken for some.
+    pub fn masked<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        let is_secret = |segment: &str| self.holds_key(&percent_decode(segment.as_bytes()));
+        if !path.split('/').any(is_secret) {
+            return Cow::Borrowed(path);
+        }
+        let segments: Vec<&str> =
+            path.split('/').map(|segment| if is_secret(segment) { "***" } else { segment }).collect();
+        Cow::Owned(segments.join("/"))
+    }
+
+    fn holds_key(&self, text: &[u8]) -> bool {
+        let bears_brand = ["live", "test"].into_iter().any(|environment| {
+            let brand = format!("{}_{environment}_", self.brand.0);
+            text.windows(brand.len()).any(|part| part.eq_ignore_ascii_case(brand.as_bytes()))
+        });
+        let has_shape = |shape: &Shape| {
+            let words = text.split(|byte| !shape.alphabet.allows_all(&[*byte]));
+            words.into_iter().any(|word| word.len() == shape.length)
+        };
+        bears_brand || self.shapes.iter().any(has_shape)
     }
 
     /// The part of a key that may be shown: brand, environment and hint. Nothing of a foreign key may.
@@ -243,6 +269,27 @@ mod tests {
         }
         assert_eq!(format().hint("7e14204fcce1e00152b4"), None);
         assert_eq!(format().hint("kw_live_broken"), None);
+    }
+
+    #[test]
+    fn b29_what_may_be_a_key_is_masked_in_paths() {
+        for (path, masked) in [
+            ("/", "/"),
+            ("", ""),
+            ("/a/b.xml", "/a/b.xml"),
+            ("/kw/live", "/kw/live"),
+            ("/kw_live_000000000000000000000000000000000032gtfw", "/***"),
+            ("/a/kw_live_000000000000000000000000000000000032gtfw.xml/b", "/a/***/b"),
+            ("/a/xKW_TEST_0000/kw_other", "/a/***/kw_other"),
+            ("/%6bw%5flive_0000000000/b", "/***/b"),
+            ("/key=7e14204fcce1e00152b4;v=1/x", "/***/x"),
+            ("/7E14204FCCE1E00152B4", "/***"),
+            ("/7e14204fcce1e00152b", "/7e14204fcce1e00152b"),
+            ("/abcdef1234567890", "/***"),
+            ("/9VxMaPgsaFg7EBqmuspSzF-9VxMaPgsaFg7EBqm_spS", "/***"),
+        ] {
+            assert_eq!(format().masked(path), masked, "{path}");
+        }
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 
 /// Whether different servers may read the path differently.
 ///
-/// `//`, dot segments (with blanks behind them, which Windows does not see), backslash, `;`, `#`, control and raw non-ASCII
+/// `//`, segments of dots (with blanks behind them, which Windows does not see; `...` has led two folders up), backslash, `;`, `#`, control and raw non-ASCII
 /// bytes, invalid escapes, and those of controls, of `.` `/` `\` `%` and of overlong UTF-8, which some servers undo twice or
-/// before they split the path. (Escapes of Latin-1 are not: old servers have files so named.)
+/// before they split the path. (Escapes of Latin-1 are not: old servers have files so named; and so are `%ef%bc%8f` and other
+/// characters that look like a slash, for which Windows may put one, since titles have them.)
 pub fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     let mut rest = bytes;
@@ -28,11 +29,15 @@ pub fn is_ambiguous(path: &str) -> bool {
     !bytes.starts_with(b"/")
 }
 
-/// Empty but not the end, `.` or `..`: what follows a slash.
+/// Empty but not the end, or nothing but dots: what follows a slash.
 fn is_dubious_segment(after_slash: &[u8]) -> bool {
     match after_slash {
         [b'/', ..] => true,
-        [b'.', b'.', rest @ ..] | [b'.', rest @ ..] => rest.is_empty() || rest[0] == b'/' || rest.starts_with(b"%20"),
+        [b'.', rest @ ..] => {
+            let dots = rest.iter().take_while(|byte| **byte == b'.').count();
+            let rest = &rest[dots..];
+            rest.is_empty() || rest[0] == b'/' || rest.starts_with(b"%20")
+        }
         _ => false,
     }
 }
@@ -89,7 +94,8 @@ mod tests {
         "/a/",
         "/a/b.xml",
         "/a/.hidden",
-        "/a/...",
+        "/a/...b",
+        "/AC%ef%bc%8fDC",
         "/a/b..c",
         "/a%20b",
         "/%C3%A9",
@@ -115,6 +121,9 @@ mod tests {
         "/..",
         "/a/../b",
         "/a/..",
+        "/...",
+        "/a/.../b",
+        "/....%20/b",
         "/%2e%2e/b",
         "/a%2Eb",
         "/a%2fb",

@@ -140,7 +140,8 @@ impl<R: BufRead, S: Store> Import<'_, R, S> {
         let mut batch = Batch::default();
         let mut raw = Vec::new();
         while batch.len() < BATCH {
-            let next = self.source.next(&mut raw).map_err(|e| Failure::Failed(format!("cannot read on: {e}")))?;
+            let next =
+                self.source.next(&mut raw).map_err(|e| Failure::Failed(format!("--input: cannot be read on: {e}")))?;
             let line = self.source.line;
             let row = match next {
                 Next::End => break,

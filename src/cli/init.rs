@@ -11,7 +11,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::open::{World, open, wait};
 use crate::auth::digest::Pepper;
-use crate::config;
+use crate::config::{self, Finding, Place};
 use crate::store::{Location, StoreError};
 
 /// What `keyward init` takes.
@@ -79,7 +79,13 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     if !there.is_empty() {
         return Err(Failure::Conflict(format!("already there: {}; nothing is overwritten", there.join(", "))));
     }
-    let failed = |path: &Path, error: io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+    let failed = |path: &Path, error: io::Error| {
+        let path = path.display();
+        Failure::Failed(format!("{path}: cannot be made: {error}; --dir names another folder for all of it"))
+    };
+    // The empty path is where we are.
+    let new_folders = folder.ancestors().take_while(|above| !Path::new(".").join(above).exists());
+    let new_folders: Vec<PathBuf> = new_folders.map(Path::to_owned).collect();
     fs::create_dir_all(Path::new(".").join(folder)).map_err(|error| failed(folder, error))?;
     let mut secret = Pepper::generate()?;
     secret.push('\n');
@@ -97,9 +103,13 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
             pepper.display()
         )),
         // These are ours and a minute old; the next try would otherwise stumble over them.
-        Err(_) => drop((fs::remove_file(&config), fs::remove_file(&pepper))),
+        Err(_) => {
+            drop((fs::remove_file(&config), fs::remove_file(&pepper)));
+            // Those that are not empty stay.
+            new_folders.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        }
     }
-    made?;
+    made.map_err(of_flag)?;
     tell(&config, [&config, &pepper].into_iter().chain(database), console);
     Ok(Exit::Ok)
 }
@@ -108,6 +118,16 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
 fn try_out(path: &Path, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let config = config::load(path, &world.overrides)?;
     wait(async { open(&config.store, &config.locksmith, false, console).await.map(|_| Exit::Ok) })
+}
+
+/// A file that is gone again is no place for a mistake: the one thing in it that can be wrong came from a flag.
+fn of_flag(failure: Failure) -> Failure {
+    let Failure::Config(mistakes) = failure else { return failure };
+    let is_of_flag = |found: &&Finding| found.path == "proxy.upstream" && matches!(found.place, Place::File { .. });
+    match mistakes.mistakes.iter().find(is_of_flag) {
+        Some(Finding { message, .. }) => Failure::Usage(format!("--upstream: {message}")),
+        None => Failure::Config(mistakes),
+    }
 }
 
 fn make(path: &Path, mode: u32, text: &str) -> io::Result<()> {
@@ -202,8 +222,11 @@ mod tests {
     #[test]
     fn nothing_is_overwritten_and_nothing_is_left_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let ran = init(folder.path(), "ftp://127.0.0.1");
-        assert_eq!((ran.code, fs::read_dir(folder.path()).unwrap().count()), (3, 0), "{ran:?}");
+        for place in [folder.path().to_owned(), folder.path().join("etc/keyward")] {
+            let ran = init(&place, "ftp://127.0.0.1");
+            assert_eq!((ran.code, fs::read_dir(folder.path()).unwrap().count()), (2, 0), "{ran:?}");
+            assert!(ran.err.starts_with("--upstream: ") && !ran.err.contains("yaml"), "{ran:?}");
+        }
         fs::write(folder.path().join("keyward.pepper"), "mine").unwrap();
         let ran = init(folder.path(), "http://127.0.0.1:9000");
         assert!(ran.code == 5 && ran.err.contains("keyward.pepper") && !ran.err.contains("yaml"), "{ran:?}");

@@ -60,6 +60,9 @@ fn not_yaml(text: &str, error: &serde_yaml::Error, own: Option<&'static str>) ->
     if let Some(start) = problem.find("invalid type: ") {
         problem.drain(..start);
     }
+    if let Some((opened, begin)) = without_end(&problem) {
+        return NotYaml { problem: opened, position: Some(begin) };
+    }
     if problem.contains("more than one document") {
         let position = second_document(text);
         return NotYaml { problem: "a second document begins here; a config is one".to_owned(), position };
@@ -70,6 +73,15 @@ fn not_yaml(text: &str, error: &serde_yaml::Error, own: Option<&'static str>) ->
         _ => problem.push_str(position.map_or("", |place| hint(text.lines().nth(place.line - 1).unwrap_or_default()))),
     }
     NotYaml { problem, position }
+}
+
+/// What was begun and never ended, and where it begins: the mistake is there, and not at the end of the file.
+fn without_end(problem: &str) -> Option<(String, Position)> {
+    let opened = problem.strip_prefix("found unexpected end of stream, while scanning ")?;
+    let (what, place) = opened.rsplit_once(" at line ")?;
+    let (line, column) = place.split_once(" column ")?;
+    let position = Position { line: line.parse().ok()?, column: column.parse().ok()? };
+    Some((format!("{what} begins here and has no end"), position))
 }
 
 /// What to write instead, for the usual slips in a line that is no YAML.

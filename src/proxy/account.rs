@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{Method, Uri};
 
-use super::watch::Watch;
+use super::watch::{Late, Watch};
 use super::{Refusal, Session};
 use crate::auth::credential::Form;
 use crate::auth::decision::{Denial, Permit};
@@ -107,6 +107,16 @@ impl Account {
         self.session.shared.metrics.proxy.upstream_error(failure);
     }
 
+    /// It took too long, and was cut off. What we have refused ourselves was refused for another reason.
+    fn cut_off(&mut self, late: Late) {
+        if matches!(self.outcome, Outcome::Permit | Outcome::Public) {
+            self.outcome = Outcome::Failure(match late {
+                Late::Body => Failure::ClientTimeout,
+                Late::Request => Failure::RequestTimeout,
+            });
+        }
+    }
+
     /// What was permitted no longer is, and ends.
     pub(super) fn withdrawn(&mut self, denial: Denial) {
         (self.outcome, self.decided) = (Outcome::Denial(denial), self.started.elapsed());
@@ -131,6 +141,8 @@ impl Drop for Account {
     fn drop(&mut self) {
         if let Some(denial) = self.watch().withdrawn() {
             self.withdrawn(denial);
+        } else if let Some(late) = self.watch().late() {
+            self.cut_off(late);
         }
         let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
         self.watch().hold(None);
@@ -142,14 +154,14 @@ impl Drop for Account {
                 timestamp: began(took),
                 request_id: line.id.to_str().unwrap_or_default(),
                 method: plain(&line.method),
-                path: line.uri.path(),
+                path: &self.session.shared.locksmith.format.masked(line.uri.path()),
                 status: self.status,
                 client: line.client,
                 decision: self.outcome.decision().label(),
                 reason: self.outcome.reason(),
                 key_id: &line.key_id,
                 form: line.form.map(Form::label),
-                duration_ms: took.as_secs_f64() * 1e3,
+                duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             });
         }
     }

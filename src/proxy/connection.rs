@@ -15,7 +15,7 @@ use super::establish::Arrival;
 use super::head_guard::{HeadGuard, Heads};
 use super::watch::{Doing, Signal, Watch, WatchedSocket, drive, drive_from};
 use super::{Renewing, Session, handle};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Refused};
 
 /// The header lines that hyper takes if it is told nothing.
 const HEADERS: usize = 100;
@@ -30,7 +30,7 @@ where
     // Whatever came before, the first head has its own time from here.
     watch.enter(Doing::Head);
     let session = Session::new(current, link, Some(heads.clone()));
-    let limits = &session.shared.limits;
+    let (limits, metrics) = (&session.shared.limits, session.shared.metrics.clone());
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.
     builder.writev(false).max_header_size(limits.max_head_bytes);
@@ -43,6 +43,14 @@ where
     let socket = WatchedSocket::new(stream, watch.clone(), Some(HeadGuard::new(heads)));
     let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
     drive(&watch, connection, http1::UpgradeableConnection::graceful_shutdown).await;
+    count_early_end(&watch, &metrics);
+}
+
+/// A client that says too little, too late, counts among those that never made a connection.
+fn count_early_end(watch: &Watch, metrics: &Metrics) {
+    if watch.was_closed_early() {
+        metrics.proxy.refused(Refused::Timeout);
+    }
 }
 
 /// Requests of one HTTP/2 connection at a time, as Envoy's advice for the edge has it; so are the windows.
@@ -70,7 +78,8 @@ where
     let watch = link.watch.clone();
     watch.speaks_http2();
     let session = Session::new(current, link, None);
-    let streams = Streams { metrics: session.shared.metrics.clone(), next: Arc::default() };
+    let metrics = session.shared.metrics.clone();
+    let streams = Streams { metrics: metrics.clone(), next: Arc::default() };
     let mut builder = http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
@@ -93,6 +102,7 @@ where
     let socket = WatchedSocket::new(stream, watch.clone(), None);
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     drive_from(Signal::Leave, &watch, connection, http2::Connection::graceful_shutdown).await;
+    count_early_end(&watch, &metrics);
 }
 
 /// Clients may cut `Cookie` into pieces; for everybody else it is one field again (RFC 9113 section 8.2.3).

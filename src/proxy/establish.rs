@@ -1,12 +1,14 @@
 //! From a socket to a connection that carries requests: what a balancer says of the client, then TLS, then which HTTP it is.
 //! All of it has a time limit, and nothing of it costs anything once requests flow.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tracing::field::display;
 
 use super::connection;
 use super::proxy_protocol::{Preamble, parse};
@@ -46,6 +48,7 @@ enum Ending {
     /// The client went, or the process goes.
     Left,
     Refused(Refused),
+    NoTls(io::Error),
 }
 
 /// Serves a connection to its end.
@@ -68,6 +71,7 @@ pub(super) async fn run(mut arrival: Arrival, socket: TcpStream) {
         None if shared.http2 => match attempt(&arrival.link.watch, speaks_http2(&mut stream)).await {
             Some(false) => connection::http1(arrival, stream).await,
             Some(true) => Box::pin(connection::http2(arrival, stream)).await,
+            None if arrival.link.watch.was_closed() => arrival.end(Ending::Refused(Refused::Timeout)),
             None => {}
         },
         None => connection::http1(arrival, stream).await,
@@ -153,19 +157,15 @@ async fn shake_hands(mut stream: ReadAhead, tls: &tls::Server) -> Result<tls::Ac
     if stream.ahead().is_empty() && !matches!(stream.more().await, Ok(1..)) {
         return Err(Ending::Left);
     }
-    let refused = Ending::Refused(Refused::Tls);
     match stream.ahead().first() {
-        Some(&HANDSHAKE) => tls.accept(stream).await.map_err(|error| {
-            tracing::debug!(%error, "no TLS with a client");
-            refused
-        }),
+        Some(&HANDSHAKE) => tls.accept(stream).await.map_err(Ending::NoTls),
         first => {
             // Whoever speaks HTTP begins with a method; anybody else would not understand.
             if first.is_some_and(u8::is_ascii_uppercase) {
                 let _ = stream.write_all(PLAIN).await;
                 let _ = stream.shutdown().await;
             }
-            Err(refused)
+            Err(Ending::Refused(Refused::Tls))
         }
     }
 }
@@ -217,12 +217,18 @@ impl Arrival {
     }
 
     fn end(&self, ending: Ending) {
-        match ending {
-            Ending::Left => {}
-            Ending::Refused(why) => {
-                tracing::debug!(peer = %self.link.peer, ?why, "a connection was closed before its first request");
-                self.current.shared.metrics.proxy.refused(why);
+        let (why, error) = match ending {
+            Ending::Left => return,
+            Ending::Refused(why) => (why, None),
+            Ending::NoTls(error) => (Refused::Tls, Some(display(error))),
+        };
+        self.current.shared.metrics.proxy.refused(why);
+        let (peer, reason) = (self.link.peer, why.label());
+        match self.link.worker.live.said.turn(Instant::now()) {
+            Some(unsaid) => {
+                tracing::info!(%peer, reason, error, unsaid, "a connection was closed before its first request");
             }
+            None => tracing::debug!(%peer, reason, error, "a connection was closed before its first request"),
         }
     }
 }

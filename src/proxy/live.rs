@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::establish::CROWD;
 use super::peers::Peers;
+use super::seldom::Seldom;
 use super::{Config, Shared, Surroundings};
 use crate::telemetry::access_log::AccessLogger;
 
@@ -23,6 +24,8 @@ pub struct Live {
     pub(super) peers: Arc<Peers>,
     /// How many connections may be told at a time that there is no room.
     pub(super) refusals: Semaphore,
+    /// Whether it may be said now that a connection was refused.
+    pub(super) said: Seldom,
 }
 
 impl Live {
@@ -31,7 +34,8 @@ impl Live {
         let shared = Shared::new(config, 0, replica, metrics, access)?;
         shared.tell_expiry();
         let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
-        Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals })
+        let said = Seldom::default();
+        Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals, said })
     }
 
     /// Puts another config in force: what begins from now on is served by it. Its address and number of workers are not

@@ -95,7 +95,7 @@ impl Answer {
             Self::Failure(Failure::Unreachable | Failure::Broken) => StatusCode::BAD_GATEWAY,
             Self::Failure(Failure::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failure(Failure::ClientTimeout) => StatusCode::REQUEST_TIMEOUT,
-            Self::Failure(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failure(Failure::Timeout | Failure::RequestTimeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failure(Failure::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

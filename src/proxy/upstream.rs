@@ -84,6 +84,8 @@ pub(super) struct Upstream {
     channels: Channels,
     /// Whether TLS has worked, or nothing was said yet.
     secured: AtomicBool,
+    /// Whether the last new connection brought an answer, or nothing was said yet.
+    understood: AtomicBool,
 }
 
 /// A connection that has just been made.
@@ -224,6 +226,7 @@ impl Upstream {
             retired: AtomicBool::new(false),
             channels: Channels::default(),
             secured: AtomicBool::new(true),
+            understood: AtomicBool::new(true),
         }
     }
 
@@ -266,6 +269,7 @@ impl Upstream {
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.watch.enter(Doing::Work);
+                    self.note_answer(fresh);
                     return Ok((
                         response,
                         Lease(Held::Connection(Leased { upstream: self.clone(), connection, uploads })),
@@ -274,7 +278,7 @@ impl Upstream {
                 Err(mut error) => match error.take_message() {
                     // Nothing of it was written: the connection had been closed while it was unused.
                     Some(request) if !fresh => outbound.put_back(request),
-                    Some(_) | None => return Err(failure(&connection.watch, error.error())),
+                    Some(_) | None => return Err(self.failure(&connection.watch, error.error(), fresh)),
                 },
             }
         }
@@ -327,8 +331,31 @@ impl Upstream {
     fn complain(&self, error: &io::Error) {
         if self.secured.swap(false, Relaxed) {
             let upstream = self.target.authority();
-            tracing::error!(%error, upstream, "no TLS with the upstream: requests are answered with 502");
+            let advice = advice_on_alert(&error.to_string());
+            tracing::error!(%error, upstream, advice, "no TLS with the upstream: requests are answered with 502");
         }
+    }
+
+    /// A request was answered; if it was the first of its connection, all is well.
+    fn note_answer(&self, fresh: bool) {
+        if fresh {
+            self.understood.store(true, Relaxed);
+        }
+    }
+
+    /// Why an exchange that had begun came to nothing. Where not even the first request of a connection has an answer, that
+    /// is said aloud, once, until one has; a server that rejects our certificate is often heard no earlier (RFC 8446 4.4.3).
+    fn failure(&self, watch: &Watch, error: &hyper::Error, fresh: bool) -> Failure {
+        let failure = failure(watch, error);
+        if fresh && failure == Failure::Broken && self.understood.swap(false, Relaxed) {
+            let (error, upstream) = (chain(error), self.target.authority());
+            let advice = advice_on_alert(&error).unwrap_or(match self.protocol {
+                Protocol::Http1 => "if it speaks HTTP/2 only, set proxy.upstream_protocol to http2",
+                Protocol::Http2 => "if it speaks HTTP/1.1, set proxy.upstream_protocol to http1",
+            });
+            tracing::warn!(error, upstream, advice, "the upstream ended a new connection without an answer");
+        }
+        failure
     }
 
     async fn handshake<S>(&self, socket: S) -> io::Result<Opened>
@@ -361,6 +388,24 @@ async fn dial(authority: &str) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(authority).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
+}
+
+/// What to do about a server that ends TLS after it has seen who we are.
+fn advice_on_alert(error: &str) -> Option<&'static str> {
+    error.contains("fatal alert").then_some(
+        "it may want a certificate of ours, or another one: see proxy.upstream_tls.certificate, and the server's own log",
+    )
+}
+
+/// An error with what caused it.
+fn chain(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// Why an exchange that had begun came to nothing.

@@ -4,6 +4,10 @@
 //! A timer per request costs 3 % of it; noting the time costs a store. In exchange a limit may be up to half a second late;
 //! it is never early.
 
+mod socket;
+#[cfg(test)]
+mod tests;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -11,9 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::head_guard::HeadGuard;
+pub(super) use self::socket::WatchedSocket;
 use crate::auth::decision::Denial;
 use crate::auth::digest::{Digest, DigestCell};
 use crate::auth::grant::Timestamp;
@@ -36,6 +38,8 @@ pub(super) enum Doing {
     Gone = 4,
     /// It waits for the client in the middle of a request: for more of its body, or until it reads on.
     Body = 5,
+    /// A request has come, and its answer has not begun.
+    Asked = 6,
 }
 
 /// What a connection is asked to do.
@@ -75,9 +79,18 @@ impl WaitLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Late {
     /// The client, to send or to read.
-    Body,
+    Body = 1,
     /// The request as a whole.
-    Request,
+    Request = 2,
+}
+
+/// What is to be done about a connection that has done what it does for too long.
+enum Due {
+    Tell(Signal),
+    /// The request in progress is to be answered now.
+    Answer,
+    /// It is to be ended in the middle of its request.
+    Cut(Late),
 }
 
 /// One connection's notes, or those of one stream of HTTP/2. Only its worker's thread writes them, so no write has to be one
@@ -87,7 +100,7 @@ pub(super) struct Watch {
     doing: AtomicU64,
     /// How many requests are in progress.
     requests: AtomicU32,
-    /// When the last of them began.
+    /// When the last of them began; whether its time is [`OVER`], and it has yet to be answered.
     began: AtomicU64,
     /// Whether any number of requests may be in progress, and the client can be told to go.
     is_http2: AtomicBool,
@@ -99,6 +112,8 @@ pub(super) struct Watch {
     judged: AtomicU64,
     /// Why it was not good any more: a [`Denial`], counted from 1.
     withdrawn: AtomicU8,
+    /// Why it was cut off in the middle of a request: a [`Late`].
+    late: AtomicU8,
     /// Whether it ends in the midst of something.
     cut: AtomicBool,
     /// Whether bytes wait to be written that the client does not take.
@@ -110,6 +125,10 @@ pub(super) struct Watch {
 /// The bits of a note that tell the time.
 const TIME_BITS: u32 = 61;
 const TIME: u64 = u64::MAX >> (u64::BITS - TIME_BITS);
+/// The bit of a request's beginning that says that its time is over.
+const OVER: u64 = 1 << TIME_BITS;
+/// The beginning of a connection's first request, as long as there is none.
+const NEVER: u64 = u64::MAX;
 
 impl Watch {
     /// Notes what the connection does from now on.
@@ -125,6 +144,27 @@ impl Watch {
     /// Whether it was told to close, as those are that have waited too long.
     pub(super) fn was_closed(&self) -> bool {
         self.signal.load(Relaxed) == Signal::Close as u8
+    }
+
+    /// Whether it was told to close before its first request.
+    pub(super) fn was_closed_early(&self) -> bool {
+        self.was_closed() && self.began.load(Relaxed) == NEVER
+    }
+
+    /// What was late when it was cut off in the middle of a request.
+    pub(super) fn late(&self) -> Option<Late> {
+        let late = self.late.load(Relaxed);
+        [Late::Body, Late::Request].into_iter().find(|what| *what as u8 == late)
+    }
+
+    /// Waits for something as long as the request in progress has time; afterwards there is nothing.
+    pub(super) async fn in_time<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx: &mut Context<'_>| match self.began.load(Relaxed) & OVER {
+            0 => future.as_mut().poll(cx).map(Some),
+            _ => Poll::Ready(None),
+        })
+        .await
     }
 
     /// Notes what was presented for what is in flight from now on; nothing is when there is no secret.
@@ -165,15 +205,24 @@ impl Watch {
     /// Whether a connection that ends now ends in the midst of something. HTTP/2 says itself what has ended; in HTTP/1 the
     /// request may have been settled when the end of its answer still waits for the client to read.
     pub(super) fn is_cut(&self) -> bool {
-        let is_busy = || self.is(Doing::Work) || self.is(Doing::Body) || self.stuck.load(Relaxed);
-        self.cut.load(Relaxed) || (!self.is_http2.load(Relaxed) && is_busy())
+        let is_stuck = || self.stuck.load(Relaxed);
+        self.cut.load(Relaxed) || (!self.is_http2.load(Relaxed) && (self.is_busy() || is_stuck()))
+    }
+
+    /// Whether a request is in progress.
+    fn is_busy(&self) -> bool {
+        self.is(Doing::Asked) || self.is(Doing::Work) || self.is(Doing::Body)
     }
 
     fn send(&self, signal: Signal) {
-        if signal == Signal::Close && (self.is(Doing::Work) || self.is(Doing::Body)) {
+        if signal == Signal::Close && self.is_busy() {
             self.cut();
         }
         self.signal.fetch_max(signal as u8, Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
@@ -183,7 +232,7 @@ impl Watch {
     pub(super) fn begin(&self) {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
         self.began.store(self.clock.load(Relaxed), Relaxed);
-        self.enter(Doing::Work);
+        self.enter(Doing::Asked);
     }
 
     /// Notes that a request has ended.
@@ -213,7 +262,7 @@ impl Watch {
     }
 
     /// What is to be done about it, if it has done what it does for too long.
-    fn overdue(&self, now: u64) -> Option<(Signal, Option<Late>)> {
+    fn overdue(&self, now: u64) -> Option<Due> {
         let (doing, limits) = (self.doing.load(Relaxed), &self.limits);
         // The clock that a note was made by may have been a sweep behind.
         let is_over = |since: u64, limit: Duration| {
@@ -221,18 +270,43 @@ impl Watch {
         };
         let waits = |limit: Duration| is_over(doing & TIME, limit);
         let is_http2 = self.is_http2.load(Relaxed);
-        let close = |late| Some((Signal::Close, late));
+        let close = Some(Due::Tell(Signal::Close));
+        let began = self.began.load(Relaxed);
+        let has_time = || is_http2 || !is_over(began & TIME, limits.request);
         match doing >> TIME_BITS {
             // It is told first: a request that is on its way right now is then not lost.
             0 if is_http2 && !waits(limits.idle.saturating_mul(2)) => {
-                waits(limits.idle).then_some((Signal::Finish, None))
+                waits(limits.idle).then_some(Due::Tell(Signal::Finish))
             }
-            0 if waits(limits.idle) => close(None),
-            1 if waits(limits.head) => close(None),
-            3 if waits(limits.handshake) => close(None),
-            5 if waits(limits.body) => close(Some(Late::Body)),
-            2 | 5 if !is_http2 && is_over(self.began.load(Relaxed), limits.request) => close(Some(Late::Request)),
+            0 if waits(limits.idle) => close,
+            1 if waits(limits.head) => close,
+            3 if waits(limits.handshake) => close,
+            5 if waits(limits.body) => Some(Due::Cut(Late::Body)),
+            // The client may still read that it is late, as it may any answer.
+            5 if began & OVER != 0 => None,
+            2 | 5 | 6 if has_time() => None,
+            // It was asked to answer a sweep ago, and cannot, since the client does not read what comes before.
+            6 if began & OVER == 0 => Some(Due::Answer),
+            2 | 5 | 6 => Some(Due::Cut(Late::Request)),
             _ => None,
+        }
+    }
+
+    fn carry_out(&self, due: Due, count: impl Fn(Late)) {
+        match due {
+            Due::Tell(signal) => self.send(signal),
+            Due::Answer => {
+                self.began.fetch_or(OVER, Relaxed);
+                count(Late::Request);
+                self.wake();
+            }
+            Due::Cut(late) => {
+                if self.began.load(Relaxed) & OVER == 0 {
+                    count(late);
+                }
+                self.late.store(late as u8, Relaxed);
+                self.send(Signal::Close);
+            }
         }
     }
 }
@@ -277,10 +351,11 @@ impl Sweeper {
             secret: DigestCell::default(),
             judged: AtomicU64::default(),
             withdrawn: AtomicU8::default(),
+            late: AtomicU8::default(),
             cut: AtomicBool::default(),
             stuck: AtomicBool::default(),
             requests: AtomicU32::default(),
-            began: AtomicU64::default(),
+            began: AtomicU64::new(NEVER),
             is_http2: AtomicBool::default(),
             limits,
             clock: self.clock.clone(),
@@ -309,9 +384,8 @@ impl Sweeper {
             self.set_wall();
             self.lock().retain(|watch| match watch.upgrade() {
                 Some(watch) => {
-                    if let Some((signal, what)) = watch.overdue(now).filter(|_| !watch.was_closed()) {
-                        what.into_iter().for_each(&late);
-                        watch.send(signal);
+                    if let Some(due) = watch.overdue(now).filter(|_| !watch.was_closed()) {
+                        watch.carry_out(due, &late);
                     }
                     true
                 }
@@ -362,104 +436,4 @@ pub(super) async fn attempt<F: Future>(watch: &Watch, future: F) -> Option<F::Ou
         }
     })
     .await
-}
-
-/// A client's socket that notes what passes. HTTP/1 has a guard that sees all that comes, and the first bytes after a rest
-/// are those of a head; in HTTP/2 they can be anything.
-pub(super) struct WatchedSocket<S> {
-    socket: S,
-    watch: Arc<Watch>,
-    guard: Option<HeadGuard>,
-}
-
-impl<S> WatchedSocket<S> {
-    pub(super) fn new(socket: S, watch: Arc<Watch>, guard: Option<HeadGuard>) -> Self {
-        Self { socket, watch, guard }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        if let (true, Some(guard)) = (result.is_ready(), &mut this.guard) {
-            // Behind a 101 there are no heads.
-            if !this.watch.is(Doing::Gone) {
-                guard.follow(&buffer.filled()[before..]);
-            }
-            if this.watch.is(Doing::Idle) {
-                this.watch.enter(Doing::Head);
-            }
-        } else if result.is_ready() && this.watch.is(Doing::Head) {
-            this.watch.enter(Doing::Idle);
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.watch.stuck.store(result.is_pending(), Relaxed);
-        if result.is_ready() {
-            self.watch.wrote();
-        }
-        result
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.socket).poll_flush(cx);
-        // TLS keeps bytes that it has taken.
-        self.watch.stuck.store(result.is_pending(), Relaxed);
-        result
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn outlives(doing: Doing, limits: WaitLimits, wait: Duration) -> bool {
-        let sweeper = Sweeper::default();
-        let watch = sweeper.watch(limits);
-        watch.enter(doing);
-        tokio::select! {
-            () = sweeper.run(|| (), |_| ()) => unreachable!("it sweeps for ever"),
-            () = drive(&watch, std::future::pending::<()>(), |_| ()) => false,
-            () = tokio::time::sleep(wait) => true,
-        }
-    }
-
-    #[tokio::test]
-    async fn ends_what_has_waited_too_long_and_nothing_else() {
-        let (short, long, wait) = (Duration::from_millis(100), Duration::from_secs(60), Duration::from_millis(900));
-        let none = WaitLimits::NONE;
-        assert!(!outlives(Doing::Idle, WaitLimits { idle: short, ..none }, wait).await);
-        let all_but = |idle, body, request| WaitLimits { idle, head: short, handshake: short, body, request };
-        assert!(outlives(Doing::Idle, all_but(long, short, short), wait).await);
-        assert!(!outlives(Doing::Head, WaitLimits { head: short, ..none }, wait).await);
-        assert!(!outlives(Doing::Handshake, WaitLimits { handshake: short, ..none }, wait).await);
-        assert!(!outlives(Doing::Body, WaitLimits { body: short, ..none }, wait).await);
-        assert!(!outlives(Doing::Body, WaitLimits { request: short, ..none }, wait).await);
-        assert!(!outlives(Doing::Work, WaitLimits { request: short, ..none }, wait).await);
-        assert!(outlives(Doing::Work, all_but(short, short, long), wait).await);
-    }
-
-    #[tokio::test]
-    async fn what_may_be_given_up_ends_when_it_is_asked_to() {
-        let sweeper = Sweeper::default();
-        let watch = sweeper.watch(WaitLimits::NONE);
-        assert_eq!(attempt(&watch, async { 7 }).await, Some(7));
-        let (attempted, ()) = tokio::join!(attempt(&watch, std::future::pending::<()>()), async {
-            tokio::task::yield_now().await;
-            sweeper.send_all(Signal::Finish);
-        });
-        assert_eq!(attempted, None);
-        assert!(!watch.was_closed());
-    }
 }

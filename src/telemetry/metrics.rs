@@ -66,7 +66,7 @@ impl ProxyMetrics {
 
     /// A connection is closed before its first request.
     pub fn refused(&self, why: Refused) {
-        self.connections_refused.with_label_values(&[Refused::LABELS[why as usize]]).inc();
+        self.connections_refused.with_label_values(&[why.label()]).inc();
     }
 
     /// What was permitted has been ended for this.

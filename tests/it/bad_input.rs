@@ -180,7 +180,7 @@ const ROWS: &[Row] = &[
     )
     .after(&["init --config other/keyward.yaml"]),
     // Imports.
-    row("key import --input gone.csv", 1, &["error: gone.csv: No such file"]),
+    row("key import --input gone.csv", 1, &["error: gone.csv: cannot be read: No such file", "--input is the file of keys"]),
     row("key import --input keys.csv", 2, &["error: keys.csv: it is empty"]).given(&[(File("keys.csv"), "\n \n")]),
     row(
         "key import --input keys.csv",

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::support::http2::{self, Http2};
 use super::support::upstream::PAGE;
 use super::support::{Client, Key, Keyward, PATIENCE, Site, Upstream, ok, request, until};
 
@@ -121,8 +122,64 @@ fn a_client_that_does_not_read_is_given_up() {
     client.send(&get(&key));
     until("it is given up", || keyward.metric("keyward_client_timeouts_total{limit=\"body\"}") == 1.0);
     until("nothing is left of it", || keyward.metric("keyward_requests_in_flight") == 0.0);
+    let line = keyward.wait_for_line_with("reason", &"client_timeout".into());
+    assert_eq!(line["http.response.status_code"], 200, "it was to be the upstream's");
     let mut reads = keyward.connect();
     assert_eq!(reads.exchange(&get(&key)).body.len(), 30_000_000, "one that reads gets all of it");
+}
+
+#[test]
+fn a_request_without_an_answer_is_answered_when_its_time_is_over() {
+    let (_go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |turn| {
+        if turn.head.target() != "/x" {
+            return turn.answer(&ok(PAGE));
+        }
+        let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+        Err(std::io::ErrorKind::TimedOut.into())
+    });
+    let (keyward, key) = serve(&upstream, "timeouts: { request: 1s }");
+    let fields = [("X-API-Key", &*key.value), ("Accept", "application/json")];
+    let mut client = keyward.connect();
+    let began = Instant::now();
+    let late = client.exchange(&request("GET", "/x", &fields, b""));
+    assert_eq!((late.status, &late.json()["errors"][0]["code"]), (504, &"gateway_timeout".into()));
+    expect_a_second(began);
+    let next = client.exchange(&request("GET", "/y", &fields, b""));
+    assert_eq!(next.status, 200, "on the same connection");
+
+    let mut client = Http2::connect(keyward.proxy);
+    let began = Instant::now();
+    let late = client.exchange(http2::request("GET", "/x", &[("x-api-key", &key.value)])).unwrap();
+    assert_eq!(late.status, 504);
+    expect_a_second(began);
+    assert_eq!(client.exchange(http2::request("GET", "/y", &[("x-api-key", &key.value)])).unwrap().status, 200);
+    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"request\"}"), 2.0);
+    let line = keyward.wait_for_line_with("reason", &"request_timeout".into());
+    assert_eq!((&line["http.response.status_code"], &line["decision"]), (&504.into(), &"error".into()));
+    assert_eq!(line["key.id"].as_str(), Some(&*key.id));
+}
+
+#[test]
+fn r69_clients_that_send_no_request_are_counted() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "timeouts: { head: 1s, idle: 1s }");
+    let (mut silent, mut slow, mut begun) = (keyward.connect(), keyward.connect(), keyward.connect());
+    slow.send(b"GET /x HTTP/1.1\r\nHost:");
+    assert_eq!(begun.exchange(&get(&key)).status, 200);
+    begun.send(b"GET /x HTTP/1.1\r\nHost:");
+    let (mut left, mut rests) = (keyward.connect(), keyward.connect());
+    left.finish();
+    assert_eq!(rests.exchange(&get(&key)).status, 200);
+    assert!([&mut silent, &mut slow, &mut begun, &mut left, &mut rests].into_iter().all(Client::is_closed));
+    until("those two are counted", || keyward.metric("keyward_connections_refused_total{reason=\"timeout\"}") == 2.0);
+}
+
+#[track_caller]
+fn expect_a_second(began: Instant) {
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(3000)).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -141,7 +198,8 @@ fn a_request_may_have_an_end_whatever_happens() {
     client.send(&get(&key));
     assert_eq!(client.response_head().unwrap().0, 200);
     while client.wire().chunk().is_ok_and(|chunk| !chunk.is_empty()) {}
-    let took = began.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_millis(3000)).contains(&took), "{took:?}");
+    expect_a_second(began);
     assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"request\"}"), 1.0);
+    let line = keyward.wait_for_line_with("reason", &"request_timeout".into());
+    assert_eq!((&line["http.response.status_code"], &line["decision"]), (&200.into(), &"error".into()));
 }

@@ -82,6 +82,24 @@ fn a_client_that_speaks_no_tls_is_told_or_left() {
 }
 
 #[test]
+fn handshakes_that_fail_are_counted_each_and_said_once_in_a_while() {
+    let (upstream, ca) = (Upstream::start(), Authority::new("root"));
+    let (site, _) = site(&upstream, &ca, TLS, "");
+    let keyward = site.serve();
+    for _ in 0..5 {
+        let mut garbage = keyward.connect();
+        garbage.send(b"\x16\x03\x01\x00\x05hello");
+        let _ = garbage.wire().rest();
+    }
+    until("all are counted", || keyward.metric("keyward_connections_refused_total{reason=\"tls\"}") == 5.0);
+    let said = "a connection was closed before its first request";
+    let line = keyward.wait_for_line(said);
+    assert_eq!((&line["level"], &line["reason"], &line["peer"]), (&"INFO".into(), &"tls".into(), &"127.0.0.1".into()));
+    assert!(line["error"].as_str().is_some_and(|error| !error.is_empty()), "{line}");
+    assert_eq!(String::from_utf8(keyward.output()).unwrap().matches(said).count(), 1);
+}
+
+#[test]
 fn a_tls_client_on_the_plain_port_is_not_kept_waiting() {
     let upstream = Upstream::start();
     let keyward = Site::new(upstream.address(), "").serve();

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::support::certificates::Authority;
 use super::support::http2::{Http2, request as h2_request};
-use super::support::{Key, Keyward, Site, request, until};
+use super::support::{Key, Keyward, Site, Upstream, request, until};
 use super::upstream_tls;
 
 /// A server of HTTP/2 that sends bodies back, with a status behind them as gRPC has it; or what [`answer`] has for a path.
@@ -311,6 +311,22 @@ fn an_upstream_that_does_not_agree_gets_nothing() {
         let line = keyward.wait_for_line("no TLS with the upstream: requests are answered with 502");
         assert!(line["error"].as_str().unwrap().starts_with("it does not agree to HTTP/2"), "{protocols:?}: {line}");
         assert!(echo.seen.heads.lock().unwrap().is_empty(), "{protocols:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_speaks_the_other_http_is_told_from_one_that_is_broken() {
+    let (http1, http2) = (Upstream::start(), Echo::start());
+    for (address, configured, instead) in [(http1.address(), "http2", "http1"), (http2.address, "http1", "http2")] {
+        let site = Site::new(address, &format!("proxy: {{ upstream_protocol: {configured}, workers: 1 }}"));
+        let key = site.create_key(&[]);
+        let keyward = site.serve();
+        for _ in 0..2 {
+            assert_eq!(keyward.with_key(&key, "GET", "/x").status, 502, "{configured}");
+        }
+        let line = keyward.wait_for_line("the upstream ended a new connection without an answer");
+        let advice = format!("set proxy.upstream_protocol to {instead}");
+        assert!(line["advice"].as_str().unwrap().ends_with(&advice), "{line}");
     }
 }
 

@@ -137,8 +137,15 @@ fn an_upstream_that_asks_for_a_certificate_gets_ours() {
     assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
     upstream.only();
     let (keyward, key) = serve(&upstream, port, &ca, "");
-    assert_eq!(keyward.with_key(&key, "GET", "/x").status, 502);
+    for _ in 0..3 {
+        assert_eq!(keyward.with_key(&key, "GET", "/x").status, 502);
+    }
     upstream.expect_nothing();
+    let said = "the upstream ended a new connection without an answer";
+    let line = keyward.wait_for_line(said);
+    assert!(line["advice"].as_str().unwrap().contains("proxy.upstream_tls.certificate"), "{line}");
+    assert!(line["error"].as_str().unwrap().contains("CertificateRequired"), "{line}");
+    assert_eq!(String::from_utf8(keyward.output()).unwrap().matches(said).count(), 1, "a worker says it once");
 }
 
 #[test]

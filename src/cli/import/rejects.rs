@@ -44,7 +44,12 @@ impl Rejects {
     /// Adds rows, and sees to it that they are in the file.
     pub(super) fn add(&mut self, rejections: &[Rejection]) -> Result<(), Failure> {
         self.count += rejections.len() as u64;
-        self.write(rejections).map_err(|error| Failure::Failed(format!("{}: {error}", self.path.display())))
+        self.write(rejections).map_err(|error| {
+            let path = self.path.display();
+            Failure::Failed(format!(
+                "{path}: rows that are rejected cannot be written: {error}; --rejects names another file"
+            ))
+        })
     }
 
     fn write(&mut self, rejections: &[Rejection]) -> io::Result<()> {

@@ -90,7 +90,13 @@ pub(super) struct Source<R> {
 impl Source<BufReader<File>> {
     /// Opens a file and reads its header; its size comes with it.
     pub(super) fn open(path: &Path, keys: &KeyFormat) -> Result<(Self, u64), Failure> {
-        let wrong = |error: io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+        let wrong = |error: io::Error| {
+            let advice = match error.kind() {
+                io::ErrorKind::NotFound => "; --input is the file of keys, from the folder where you are",
+                _ => "",
+            };
+            Failure::Failed(format!("{}: cannot be read: {error}{advice}", path.display()))
+        };
         let file = File::open(path).map_err(wrong)?;
         let size = file.metadata().map_err(wrong)?.len();
         Ok((Source::new(BufReader::with_capacity(1 << 18, file), path, keys)?, size))
@@ -104,7 +110,7 @@ impl<R: BufRead> Source<R> {
         let mut source = Self { reader, format: Format::Csv, layout, line: 0, bytes: 0, pending: None };
         let mut first = Vec::new();
         let wrong = |what: &str| Failure::Usage(format!("{}: {what}", path.display()));
-        match source.next(&mut first).map_err(|e| wrong(&e.to_string()))? {
+        match source.next(&mut first).map_err(|e| wrong(&format!("cannot be read: {e}")))? {
             Next::Row => {}
             Next::TooLong => return Err(wrong("its first line is longer than 64 KiB")),
             Next::End => return Err(wrong("it is empty")),

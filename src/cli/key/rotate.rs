@@ -38,7 +38,11 @@ pub(super) async fn run<S: Store>(
     let end = args.retire_others_after.map(|grace| session.now.plus(grace.0));
     let Rotated { key, secret, others } = session.rotate_key(&args.id, end).await?;
     print_value(&key, secret.reveal(), output, console)?;
-    let until = end.map_or_else(|| "as long as the key".to_owned(), |end| format!("until {end}"));
+    let until = match end {
+        Some(end) if end <= session.now => "no more".to_owned(),
+        Some(end) => format!("until {end}"),
+        None => "as long as the key".to_owned(),
+    };
     match others {
         0 => {}
         1 => console.note(format_args!("Its other value works {until}.")),
@@ -79,7 +83,8 @@ mod tests {
         bench.key("rotate k1 --retire-others-after 48h", Output::Table);
         let later = Some("2026-11-24T12:00:00.000Z".to_owned());
         assert_eq!(ends(&bench), [None, tomorrow.clone(), tomorrow, later]);
-        bench.key("rotate k1 --retire-others-after now", Output::Table);
+        let ran = bench.key("rotate k1 --retire-others-after now", Output::Table);
+        assert!(ran.err.ends_with("Its 4 other values work no more.\n"), "{ran:?}");
         assert_eq!(ends(&bench).iter().flatten().filter(|end| end.starts_with("2026-11-22")).count(), 4);
     }
 

@@ -43,6 +43,9 @@ fn wording(answer: Answer) -> Wording {
         Answer::Failure(Failure::Timeout) => {
             ("gateway_timeout", "Gateway Timeout", "The server behind did not answer in time.")
         }
+        Answer::Failure(Failure::RequestTimeout) => {
+            ("gateway_timeout", "Gateway Timeout", "The request took longer than a request may.")
+        }
         Answer::Failure(Failure::Stopping) => ("unavailable", "Service Unavailable", "The server is being stopped."),
     };
     Wording { code, title, detail }
@@ -348,6 +351,7 @@ mod tests {
             (Answer::Denial(Denial::RateLimited), 429),
             (Answer::Failure(Failure::Unreachable), 502),
             (Answer::Failure(Failure::Timeout), 504),
+            (Answer::Failure(Failure::RequestTimeout), 504),
             (Answer::Failure(Failure::ClientTimeout), 408),
             (Answer::Failure(Failure::Stopping), 503),
         ] {

@@ -15,7 +15,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioExecutor;
 
-use super::{Lease, Upload, Upstream, failure};
+use super::{Lease, Upload, Upstream};
 use crate::proxy::forward::Outbound;
 use crate::proxy::watch::{Doing, WaitLimits, drive};
 use crate::telemetry::metrics::Failure;
@@ -154,12 +154,13 @@ impl Upstream {
             match sent {
                 Some(Ok(response)) => {
                     watch.enter(Doing::Work);
+                    self.note_answer(fresh);
                     return Ok((response, Lease::of_seat(seat)));
                 }
                 Some(Err(mut error)) => match error.take_message() {
                     // Nothing of it was written: the upstream takes no more requests on this connection.
                     Some(request) if !fresh => outbound.put_back(request),
-                    Some(_) | None => return Err(failure(&watch, error.error())),
+                    Some(_) | None => return Err(self.failure(&watch, error.error(), fresh)),
                 },
                 None if watch.is(Doing::Body) => return Err(Failure::ClientTimeout),
                 // What does not answer in time may be the connection: the next request has another.

@@ -32,15 +32,17 @@ pub enum Failure {
     Timeout,
     /// There are too many requests in progress.
     Overloaded,
-    /// The client did not send its body in time.
+    /// The client did not send its body, or read its answer, in time.
     ClientTimeout,
+    /// As a whole it took longer than a request may.
+    RequestTimeout,
     /// The upstream cannot be reached or closed, and the process is stopping, as the upstream may be.
     Stopping,
 }
 
 impl Failure {
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::MethodRefused,
@@ -49,6 +51,7 @@ impl Failure {
         Self::Timeout,
         Self::Overloaded,
         Self::ClientTimeout,
+        Self::RequestTimeout,
         Self::Stopping,
     ];
 
@@ -66,6 +69,7 @@ impl Failure {
             Self::Timeout => "upstream_timeout",
             Self::Overloaded => "overloaded",
             Self::ClientTimeout => "client_timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::Stopping => "stopping",
         }
     }
@@ -150,4 +154,9 @@ impl Refused {
     /// In order of declaration.
     pub(super) const LABELS: [&'static str; 5] =
         ["proxy_protocol", "timeout", "tls", "max_connections", "max_connections_per_peer"];
+
+    /// As a label.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
 }

@@ -81,6 +81,8 @@ fn a_line_says_who_asked_for_what_and_what_came_of_it() {
         assert_eq!((&line["decision"], &line["reason"]), (&decision.into(), &reason.into()), "{line}");
         assert_eq!((line["key.id"].as_str(), line["credential.form"].as_str()), (key, form), "{line}");
         assert_eq!(line["http.request.method"], "GET");
+        let thousandths = line["duration_ms"].to_string();
+        assert!(thousandths.split_once('.').is_none_or(|(_, digits)| digits.len() <= 3), "{thousandths}");
         assert!(line["duration_ms"].as_f64().unwrap() >= 0.0 && line["timestamp"].as_str().unwrap().ends_with('Z'));
         for word in ["api_key", "a=b", "kw_live_", "agent", "referer"] {
             assert!(!line.to_string().contains(word), "{word}: {line}");
