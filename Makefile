@@ -17,6 +17,33 @@ test: ## everything that must hold, nothing skipped: a missing tool is a failure
 	cargo clippy --locked --all-targets -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked; else cargo test --locked --lib --bins --tests; fi
 	cargo test --locked --doc
+	$(MAKE) cluster
+
+.PHONY: cluster
+cluster: ## what runs in a cluster: charts by Helm 3 and 4, held against the schemas of Kubernetes and of the program
+	tests/setup.sh openssl:openssl node:nodejs npm:npm
+	cargo build --locked
+	tools=$$(tests/cluster/setup.sh) && \
+	$$tools/venv/bin/python charts/generate.py --check target/debug/keyward && \
+	$$tools/venv/bin/python tests/cluster/charts.py $$tools target/debug/keyward
+
+OUT ?= target/image
+.PHONY: image
+image: ## the image: one static program, as an OCI layout and a tar in OUT=target/image
+	tests/setup.sh buildah:buildah git:git
+	deploy/image.sh $(OUT)
+
+.PHONY: pod
+pod: ## the image and a sidecar in a real Pod, by podman, with an old XML server and Prometheus; needs root and `make image`
+	tests/setup.sh podman:podman runc:runc catatonit:catatonit /usr/lib/podman/netavark:netavark nsenter:util-linux \
+	  icecast2:icecast2 prometheus:prometheus curl:curl
+	cargo build --locked
+	tools=$$(tests/cluster/setup.sh) && $$tools/venv/bin/python tests/cluster/pod.py $$tools $(OUT)/keyward.tar target/debug/keyward
+
+.PHONY: generate
+generate: ## what in charts and documents follows from the program
+	cargo build --locked
+	$$(tests/cluster/setup.sh)/venv/bin/python charts/generate.py target/debug/keyward
 
 .PHONY: check
 check: ## the part of it that takes seconds: form, lints, unit tests, tidy

@@ -285,6 +285,25 @@ fn example(schema: &Value, yaml: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_charts_know_every_option() {
+    let mut schema: Value =
+        serde_json::from_str(&keyward(&["schema"], Path::new("."))).expect("`keyward schema` prints JSON");
+    let mut definitions = schema["$defs"].take();
+    // What the program must be told, the charts tell it.
+    for part in ["Proxy", "Keys"] {
+        definitions[part].as_object_mut().map(|part| part.remove("required"));
+    }
+    for chart in ["keyward", "keyward-lib"] {
+        let path = format!("charts/{chart}/values.schema.json");
+        let values: Value = serde_json::from_str(&read(&path)).expect("the schema of values is JSON");
+        let mut known = values["$defs"].clone();
+        let config = known.as_object_mut().and_then(|known| known.remove("config")).unwrap_or_default();
+        let same = known == definitions && config["properties"] == schema["properties"];
+        assert!(same, "{path} has another schema of the config than the program; `make generate` writes it anew");
+    }
+}
+
+#[test]
 fn the_example_is_valid() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("example");
     fs::create_dir_all(&folder).expect("the target folder can be written");
