@@ -10,6 +10,8 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing"
 host=$(rustc -vV | sed -n 's/^host: //p')
 minutes=${1:?how many minutes}
+# To libFuzzer no time is for ever.
+[[ $minutes = keep || $minutes =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: how many whole minutes? $minutes are none" >&2; exit 2; }
 shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd corpus && printf '%s\n' *)
