@@ -61,7 +61,7 @@ crash: ## kill -9 two hundred times: in imports, in changes of keys, under load
 .PHONY: drill
 drill: export KEYWARD_LONG := 1
 drill: ## twenty rolling restarts, reloads, certificates and stops under 1,000 requests a second; none may fail
-	cargo test --locked --test it zero_loss::
+	cargo test --locked --test it zero_loss:: -- --nocapture
 
 MINUTES ?= 5
 .PHONY: fuzz

@@ -19,6 +19,7 @@ mod headers;
 mod linger;
 mod listener;
 mod live;
+mod parting;
 mod peers;
 pub mod proxy_protocol;
 mod rate;

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use thiserror::Error;
+
 use super::account::Account;
 use super::upstream::Lease;
 use super::watch::Doing;
@@ -14,6 +16,17 @@ use crate::telemetry::metrics::Failure;
 /// What a client of HTTP/2 is given at once. A stream can tell only by the next piece that it is being read, and a piece of all
 /// that the upstream sent at once may take a slow client longer than it has.
 const PIECE: usize = 16 << 10;
+
+/// Why an answer ends before it is whole.
+#[derive(Debug, Error)]
+pub(super) enum Broken {
+    /// The connection says so.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// The upstream has reset its stream without an error (`NO_ERROR`), which hyper takes for an end, but before the end.
+    #[error("the upstream has not sent all of its answer")]
+    CutShort,
+}
 
 /// What the client is sent. Its end, whole or not, is the end of the request.
 pub(super) struct ReplyBody {
@@ -67,20 +80,25 @@ impl Content {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        let (body, rest) = match &mut this.content {
+        let (body, rest, lease) = match &mut this.content {
             Content::Page(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { body, rest, .. } => (body, rest),
+            Content::Upstream { body, rest, lease } => (body, rest, lease),
         };
         let mut frame = match rest.is_empty() {
-            true => Pin::new(&mut *body).poll_frame(cx),
+            true => Pin::new(&mut *body).poll_frame(cx).map_err(Broken::from),
             false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
         };
         if this.account.as_ref().is_some_and(Account::is_of_http2) {
             frame = frame.map_ok(|frame| in_pieces(frame, rest));
+        }
+        // Only HTTP/2 tells whether it is the end; hyper asks itself, of HTTP/1.
+        let is_shared = lease.as_ref().is_some_and(Lease::is_shared);
+        if matches!(frame, Poll::Ready(None)) && is_shared && !body.is_end_stream() {
+            frame = Poll::Ready(Some(Err(Broken::CutShort)));
         }
         match &frame {
             // A body in chunks does not know before that it has ended.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::establish::Arrival;
 use super::head_guard::{HeadGuard, Heads};
+use super::parting::Parting;
 use super::watch::{Doing, Signal, Watch, WatchedSocket, drive, drive_from};
 use super::{Renewing, Session, handle};
 use crate::telemetry::metrics::{Metrics, Refused};
@@ -99,7 +100,7 @@ where
         let stream = streams.begin(&session);
         handle(session, Some(stream), request)
     });
-    let socket = WatchedSocket::new(stream, watch.clone(), None);
+    let socket = WatchedSocket::new(Parting::new(stream), watch.clone(), None);
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     drive_from(Signal::Leave, &watch, connection, http2::Connection::graceful_shutdown).await;
     count_early_end(&watch, &metrics);

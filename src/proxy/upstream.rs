@@ -197,6 +197,11 @@ impl Lease {
         Self(Held::Seat(seat))
     }
 
+    /// Whether others use the connection as well.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.0, Held::Seat(_))
+    }
+
     /// The answer is complete.
     pub(super) fn give_back(self) {
         let Leased { upstream, mut connection, uploads } = match self.0 {

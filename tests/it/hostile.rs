@@ -1,18 +1,21 @@
-//! What attackers send over HTTP/1.1, byte for byte, by row of the catalogue of known bug classes (reliability catalogue,
-//! section 2). Each case is judged three times: by what the client got, by what the upstream received, and by two good
-//! requests afterwards.
+//! What attackers send, byte for byte, by row of the catalogue of known bug classes (reliability catalogue, section 2). Each
+//! case is judged three times: by what the client got, by what the upstream received, and by two good requests afterwards.
 
 mod credentials; // rows 1 to 11
 mod elsewhere; // what is no single stream of bytes: rows 10, 46, 60, 67, 70, 75
+mod frames; // what only HTTP/2 can say: rows 40, 41, 43 and 62 to 66
 mod framing; // rows 48 to 59
+mod http2; // the same requests as over HTTP/1.1, and the frames
 mod identity; // rows 25 to 32, 44 and 45
 mod targets; // rows 6 and 33 to 43
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::support::certificates::Authority;
 use super::support::wire::find;
-use super::support::{Key, Keyward, Received, Site, Upstream, request};
+use super::support::{Client, Key, Keyward, Received, Site, Upstream, door, request};
 
 /// The rows that concern bytes on the wire of HTTP/1.1. Row 47 is about TLS, and 10, 46, 60, 67, 70 and 75 have tests of
 /// their own in [`elsewhere`].
@@ -61,6 +64,7 @@ const BAD: Expect = Expect::Refused(&[400]);
 const UNKNOWN: Expect = Expect::Refused(&[401]);
 
 /// The keys that cases name: `{key}` may do everything, `{ro}` read, `{net}` only from another network.
+#[derive(Clone)]
 struct Keys {
     key: Key,
     read_only: Key,
@@ -99,88 +103,153 @@ impl Cases {
     }
 }
 
-/// A running Keyward before an upstream that remembers, and the keys of the cases.
-fn serve(config: &str) -> (Upstream, Keyward, Keys) {
-    let upstream = Upstream::start();
-    let site = Site::new(upstream.address(), &format!("{CONFIG}\n{config}"));
-    let keys = Keys {
-        key: site.create_key(&[]),
-        read_only: site.create_key(&["--read-only"]),
-        elsewhere: site.create_key(&["--ip", "10.9.9.0/24"]),
-    };
-    (upstream, site.serve(), keys)
+/// All of them, as HTTP/1.1 has them.
+fn all_cases(keys: &Keys) -> Vec<Case> {
+    let mut cases = Cases { keys: keys.clone(), all: Vec::new() };
+    credentials::add(&mut cases);
+    identity::add(&mut cases);
+    targets::add(&mut cases);
+    framing::add(&mut cases);
+    cases.all
 }
 
 #[test]
 fn nothing_hostile_gets_in() {
     for config in ["", "proxy: { paths: lenient }"] {
-        let (upstream, keyward, keys) = serve(config);
-        let mut cases = Cases { keys, all: Vec::new() };
-        credentials::add(&mut cases);
-        identity::add(&mut cases);
-        targets::add(&mut cases);
-        framing::add(&mut cases);
-        let rows: BTreeSet<u8> = cases.all.iter().map(|case| case.row).collect();
+        let court = serve(config);
+        let cases = all_cases(&court.keys);
+        let rows: BTreeSet<u8> = cases.iter().map(|case| case.row).collect();
         assert_eq!(rows, ROWS.iter().copied().collect(), "every row has a case, and only rows that are listed");
-        assert_eq!(cases.all.len(), CASES, "the number that is told of them");
-
-        good_requests(&upstream, &keyward, &cases.keys, "nothing");
-        let before = keyward.memory();
-        for case in &cases.all {
-            judge(case, &upstream, &keyward, &cases.keys);
-            good_requests(&upstream, &keyward, &cases.keys, &String::from_utf8_lossy(&case.sent));
-        }
-        assert!(keyward.memory() < before + 8 * 1024 * 1024, "{before} bytes before, {} after", keyward.memory());
-        assert_eq!(keyward.metric("keyward_panics_total"), 0.0);
-        elsewhere::check_log(&keyward, &cases.keys);
+        assert_eq!(cases.len(), CASES, "the number that is told of them");
+        court.judge_all(&cases);
     }
 }
 
-/// Sends a case, and judges the answers and what the upstream received.
-#[track_caller]
-fn judge(case: &Case, upstream: &Upstream, keyward: &Keyward, keys: &Keys) {
-    let what = format!("r{} {:?}", case.row, String::from_utf8_lossy(&case.sent));
-    let wanted = if let Expect::Answers(wanted) = case.expect { wanted.len() } else { 1 };
-    let statuses = answers(keyward, &case.sent, wanted);
-    let received = received(upstream, keys, &what);
-    let first = statuses.first().copied().unwrap_or(0);
-    match &case.expect {
-        Expect::Refused(allowed) => {
-            assert!(allowed.contains(&first), "{what}: {statuses:?}");
-            assert!(received.is_empty(), "{what} was forwarded: {received:?}");
-            assert!(!statuses.contains(&200), "{what}: {statuses:?}");
+#[test]
+fn nothing_hostile_gets_in_by_tls() {
+    let court = serve_tls("http/1.1");
+    let cases = sample(all_cases(&court.keys), 4);
+    assert!(cases.len() > CASES / 4);
+    court.judge_all(&cases);
+}
+
+/// One of so many cases, and the first of each row.
+fn sample(cases: Vec<Case>, one_of: usize) -> Vec<Case> {
+    let mut rows = BTreeSet::new();
+    let numbered = cases.into_iter().enumerate();
+    numbered.filter(|(n, case)| rows.insert(case.row) || n % one_of == 0).map(|(_, case)| case).collect()
+}
+
+/// A running Keyward before an upstream that remembers, where cases are judged.
+struct Court {
+    upstream: Upstream,
+    keyward: Keyward,
+    keys: Keys,
+    /// Where cases are sent.
+    address: SocketAddr,
+    /// How: the statuses that come back, so many or until the connection ends.
+    answers: fn(SocketAddr, &[u8], usize) -> Vec<u16>,
+    /// A GET and a POST that pass.
+    good: Vec<u8>,
+}
+
+fn serve(config: &str) -> Court {
+    serve_at(config, |_| ())
+}
+
+/// By TLS, with a port that leads there where this protocol is spoken.
+fn serve_tls(protocol: &'static str) -> Court {
+    let ca = Authority::new("root");
+    let certified = ca.sign("localhost", 2020..2100);
+    let court = serve_at("proxy: { tls: { certificate: tls.crt, key: tls.key } }", |site| {
+        site.write("tls.key", &certified.key);
+        site.write("tls.crt", &certified.certificate);
+    });
+    Court { address: door::open(court.keyward.proxy, &ca, protocol), ..court }
+}
+
+fn serve_at(config: &str, prepare: impl Fn(&Site)) -> Court {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), &format!("{CONFIG}\n{config}"));
+    prepare(&site);
+    let keys = Keys {
+        key: site.create_key(&[]),
+        read_only: site.create_key(&["--read-only"]),
+        elsewhere: site.create_key(&["--ip", "10.9.9.0/24"]),
+    };
+    let keyward = site.serve();
+    let key = [("X-API-Key", &*keys.key.value)];
+    let good = [request("GET", "/good", &key, b""), request("POST", "/good", &key, b"body")].concat();
+    Court { address: keyward.proxy, upstream, keyward, keys, answers, good }
+}
+
+impl Court {
+    /// Judges cases one after the other. In the end Keyward has no more memory than at first.
+    fn judge_all(&self, cases: &[Case]) {
+        self.good_requests("nothing");
+        let before = self.keyward.memory();
+        for case in cases {
+            self.judge(case);
+            self.good_requests(&String::from_utf8_lossy(&case.sent));
         }
-        Expect::Passed(target, body) => {
-            assert_eq!(statuses, [200], "{what}");
-            let received: Vec<_> =
-                received.iter().map(|one| (one.head.target(), String::from_utf8_lossy(&one.body.bytes))).collect();
-            assert_eq!(received, [(target.clone(), (*body).into())], "{what}");
+        let after = self.keyward.memory();
+        assert!(after < before + 8 * 1024 * 1024, "{before} bytes before, {after} after");
+        assert_eq!(self.keyward.metric("keyward_panics_total"), 0.0);
+        elsewhere::check_log(&self.keyward, &self.keys);
+    }
+
+    /// Sends a case, and judges the answers and what the upstream received.
+    #[track_caller]
+    fn judge(&self, case: &Case) {
+        let what = format!("r{} {:?}", case.row, String::from_utf8_lossy(&case.sent));
+        let wanted = if let Expect::Answers(wanted) = case.expect { wanted.len() } else { 1 };
+        let statuses = (self.answers)(self.address, &case.sent, wanted);
+        let received = received(&self.upstream, &self.keys, &what);
+        let first = statuses.first().copied().unwrap_or(0);
+        match &case.expect {
+            Expect::Refused(allowed) => {
+                assert!(allowed.contains(&first), "{what}: {statuses:?}");
+                assert!(received.is_empty(), "{what} was forwarded: {received:?}");
+                assert!(!statuses.contains(&200), "{what}: {statuses:?}");
+            }
+            Expect::Passed(target, body) => {
+                assert_eq!(statuses, [200], "{what}");
+                let received: Vec<_> =
+                    received.iter().map(|one| (one.head.target(), String::from_utf8_lossy(&one.body.bytes))).collect();
+                assert_eq!(received, [(target.clone(), (*body).into())], "{what}");
+            }
+            Expect::Either => {
+                let passed = statuses.iter().filter(|status| **status == 200).count();
+                assert_eq!(received.len(), passed, "{what}: {statuses:?}");
+                let known = |status: &u16| *status == 200 || (400..502).contains(status);
+                assert!(statuses.iter().all(known), "{what}: {statuses:?}");
+            }
+            Expect::Answers(wanted) => {
+                assert_eq!(statuses, *wanted, "{what}");
+                let passed = wanted.iter().filter(|status| **status == 200).count();
+                assert_eq!(received.len(), passed, "{what}: {received:?}");
+            }
+            Expect::Broken => {
+                assert!(matches!(first, 0 | 400), "{what}: {statuses:?}");
+                assert!(received.is_empty(), "{what}: {received:?}");
+            }
         }
-        Expect::Either => {
-            assert_eq!(
-                received.len(),
-                statuses.iter().filter(|status| **status == 200).count(),
-                "{what}: {statuses:?}"
-            );
-            assert!(
-                statuses.iter().all(|status| *status == 200 || (400..502).contains(status)),
-                "{what}: {statuses:?}"
-            );
-        }
-        Expect::Answers(wanted) => {
-            assert_eq!(statuses, *wanted, "{what}");
-            assert_eq!(received.len(), wanted.iter().filter(|status| **status == 200).count(), "{what}: {received:?}");
-        }
-        Expect::Broken => {
-            assert!(matches!(first, 0 | 400), "{what}: {statuses:?}");
-            assert!(received.is_empty(), "{what}: {received:?}");
-        }
+    }
+
+    /// Two good requests on a new connection.
+    #[track_caller]
+    fn good_requests(&self, after: &str) {
+        assert_eq!((self.answers)(self.address, &self.good, 2), [200, 200], "after {after}");
+        let good = received(&self.upstream, &self.keys, after);
+        let mut bodies: Vec<_> = good.iter().map(|one| &*one.body.bytes).collect();
+        bodies.sort_unstable();
+        assert_eq!(bodies, [&b""[..], b"body"], "after {after}");
     }
 }
 
 /// The statuses that come back: so many, or until the connection ends, and then any that nobody asked for.
-fn answers(keyward: &Keyward, sent: &[u8], wanted: usize) -> Vec<u16> {
-    let mut client = keyward.connect();
+fn answers(address: SocketAddr, sent: &[u8], wanted: usize) -> Vec<u16> {
+    let mut client = Client::connect(address);
     // Keyward may have closed before it has seen all of it.
     let _ = client.wire().send(sent);
     let mut statuses = Vec::new();
@@ -227,17 +296,5 @@ fn expect_clean(received: &Received, keys: &Keys, what: &str) {
     if !words[1].starts_with("/public/") {
         let id = head.value("x-keyward-key-id").unwrap_or_default();
         assert!(known.contains(&&*id), "{what}: forwarded without a key: {head:?}");
-    }
-}
-
-/// Two good requests on a new connection.
-#[track_caller]
-fn good_requests(upstream: &Upstream, keyward: &Keyward, keys: &Keys, after: &str) {
-    let mut client = keyward.connect();
-    for (method, body) in [("GET", &b""[..]), ("POST", b"body")] {
-        let response = client.exchange(&request(method, "/good", &[("X-API-Key", &keys.key.value)], body));
-        assert_eq!(response.status, 200, "after {after}");
-        let good = received(upstream, keys, after);
-        assert!(good.len() == 1 && good[0].body.bytes == body, "after {after}: {good:?}");
     }
 }

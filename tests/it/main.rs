@@ -12,6 +12,7 @@ mod crowds; // more than there is room for
 mod drain; // stopping without losing a request
 mod faults; // what goes wrong on the way, and what is answered then
 mod forwarding; // what passes, what is removed and what is added
+mod grpc; // calls by a library, to a server of the same
 mod hostile; // what attackers send, by row of the catalogue
 mod http2; // the same rules for those who speak HTTP/2
 mod limits; // how often a key may be used

@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2: many requests over one connection, whatever clients speak; and calls of gRPC.
+//! An upstream that speaks HTTP/2: many requests over one connection, whatever clients speak.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -34,7 +34,7 @@ struct Seen {
     trailers: Mutex<Vec<HeaderMap>>,
     /// How many connections have ended.
     ended: AtomicUsize,
-    /// The next message of a stream may be sent.
+    /// An answer may go on.
     next: Notify,
 }
 
@@ -98,7 +98,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     seen.heads.lock().unwrap().push(head);
-    let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     match path.as_str() {
         "/silence" => std::future::pending().await,
         "/flood" => {
@@ -106,29 +106,21 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             sender.send_data(Bytes::from_static(&[0x5a; 4 << 20]), false).ok()?;
             std::future::pending().await
         }
-        "/media.Films/Missing" => {
-            response.headers_mut().extend(NOT_FOUND.map(field));
-            respond.send_response(response, true).ok().map(drop)
-        }
-        "/media.Films/List" => {
+        "/cut" => {
             let mut sender = respond.send_response(response, false).ok()?;
-            for message in MESSAGES {
-                seen.next.notified().await;
-                sender.send_data(Bytes::from_static(message), false).ok()?;
-            }
-            sender.send_trailers(UNAVAILABLE.into_iter().map(field).collect()).ok()
+            sender.send_data(Bytes::from_static(MESSAGES[0]), false).ok()?;
+            seen.next.notified().await;
+            sender.send_reset(h2::Reason::NO_ERROR);
+            Some(())
         }
+        // Nothing of the request is read.
+        "/early" => respond.send_response(response, false).ok()?.send_data(Bytes::from_static(MESSAGES[0]), true).ok(),
         _ => echo(body, respond.send_response(response, false).ok()?, &seen).await,
     }
 }
 
 /// Messages as gRPC frames them.
-const MESSAGES: [&[u8]; 3] = [b"\0\0\0\0\x01a", b"\0\0\0\0\x01b", b"\0\0\0\0\x01c"];
-
-/// Statuses as servers send them: one in the head of an answer without a body, one behind what there was.
-const NOT_FOUND: [(&str, &str); 3] =
-    [("grpc-status", "5"), ("grpc-message", "no film %E2%82%AC"), ("grpc-status-details-bin", "CAUSBXdvcmRz")];
-const UNAVAILABLE: [(&str, &str); 3] = [("grpc-status", "14"), ("grpc-message", "back soon"), ("x-retry", "1")];
+const MESSAGES: [&[u8]; 2] = [b"\0\0\0\0\x01a", b"\0\0\0\0\x01b"];
 
 fn field((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValue) {
     (HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -155,15 +147,6 @@ fn serve_before(echo: &Echo, config: &str) -> (Keyward, Key) {
 /// What a caller by gRPC says of itself.
 fn call(path: &str, key: &Key) -> Request<()> {
     h2_request("POST", path, &[("x-api-key", &key.value), ("content-type", "application/grpc"), ("te", "trailers")])
-}
-
-/// Whether all these fields are there, and as they were sent.
-#[track_caller]
-fn expect_fields(headers: &HeaderMap, fields: &[(&str, &str)]) {
-    for (name, value) in fields {
-        let values: Vec<&HeaderValue> = headers.get_all(*name).iter().collect();
-        assert_eq!(values, [value], "{name}");
-    }
 }
 
 #[test]
@@ -193,66 +176,26 @@ fn clients_of_http1_share_one_connection() {
     assert_eq!(echo.connections.load(SeqCst), 1);
 }
 
+/// A reset without an error stands behind an answer whose request is no longer wanted; within one it is no end.
 #[test]
-fn a_call_of_grpc_streams_both_ways_and_ends_with_its_status() {
-    let echo = Echo::start();
-    let (keyward, key) = serve_before(&echo, "http2: true");
-    let mut client = Http2::connect(keyward.proxy);
-    let fields = [("x-api-key", &*key.value), ("content-type", "application/grpc"), ("te", "trailers")];
-    let call = client.begin(h2_request("POST", "/media.Films/Watch", &fields), false).unwrap();
-    let answer = client.stream(call, &[b"\0\0\0\0\x01a", b"\0\0\0\0\x01b", b"\0\0\0\0\x01c"]).unwrap();
-    assert_eq!((answer.status, &*answer.body), (200, &b"\0\0\0\0\x01a\0\0\0\0\x01b\0\0\0\0\x01c"[..]));
-    assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
-    echo.only();
-
-    let denied = client.upload(h2_request("POST", "/media.Films/Watch", &fields[1..]), b"\0\0\0\0\0").unwrap();
-    assert_eq!((denied.status, &denied.headers["grpc-status"]), (200, &"16".parse().unwrap()));
-    assert!(echo.seen.heads.lock().unwrap().is_empty());
-}
-
-#[test]
-fn a_unary_call_ends_with_its_status() {
+fn r70_an_answer_that_is_reset_without_an_error_is_not_whole() {
     let echo = Echo::start();
     let (keyward, key) = serve_before(&echo, "");
     let mut client = Http2::connect(keyward.proxy);
-    for message in MESSAGES {
-        let answer = client.upload(call("/media.Films/Get", &key), message).unwrap();
-        assert_eq!((answer.status, &*answer.body), (200, message));
-        assert_eq!(answer.headers["content-type"], "application/grpc");
-        let trailers = answer.trailers.expect("a status");
-        assert_eq!((trailers.len(), &trailers["grpc-status"]), (1, &HeaderValue::from_static("0")));
-        assert_eq!(echo.only().method, "POST");
-    }
-    assert_eq!(echo.connections.load(SeqCst), 1);
-}
-
-#[test]
-fn a_stream_of_the_server_comes_as_it_is_sent() {
-    let echo = Echo::start();
-    let (keyward, key) = serve_before(&echo, "");
-    let mut client = Http2::connect(keyward.proxy);
-    let exchange = client.begin(call("/media.Films/List", &key), true).unwrap();
+    let cut = client.begin(h2_request("GET", "/cut", &[("x-api-key", &key.value)]), true).unwrap();
+    assert!(client.finish_seeing(cut, |_| echo.seen.next.notify_one()).is_err());
+    let mut old = keyward.connect();
+    old.send(&request("GET", "/cut", &[("X-API-Key", &key.value)], b""));
+    assert_eq!(old.response_head().unwrap().0, 200);
+    assert_eq!(old.wire().chunk().unwrap(), MESSAGES[0]);
     echo.seen.next.notify_one();
-    let mut seen = Vec::new();
-    // Each message is sent only when the one before has been read here.
-    let answer = client.finish_seeing(exchange, |piece| {
-        seen.push(piece.to_vec());
-        echo.seen.next.notify_one();
-    });
-    let answer = answer.unwrap();
-    assert_eq!((answer.status, seen), (200, MESSAGES.map(<[u8]>::to_vec).to_vec()));
-    let trailers = answer.trailers.expect("a status");
-    assert_eq!(trailers.len(), UNAVAILABLE.len());
-    expect_fields(&trailers, &UNAVAILABLE);
-}
+    assert!(old.wire().chunk().is_err(), "no last chunk");
+    until("both are counted", || keyward.metric("keyward_upstream_errors_total{kind=\"upstream_broken\"}") == 2.0);
 
-#[test]
-fn an_error_of_the_server_passes_untouched() {
-    let echo = Echo::start();
-    let (keyward, key) = serve_before(&echo, "");
-    let answer = Http2::connect(keyward.proxy).upload(call("/media.Films/Missing", &key), MESSAGES[0]).unwrap();
-    assert_eq!((answer.status, &*answer.body, answer.trailers), (200, &b""[..], None));
-    expect_fields(&answer.headers, &NOT_FOUND);
+    let early = client.begin(call("/early", &key), false).unwrap();
+    let answer = client.finish(early).unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, MESSAGES[0]));
+    assert_eq!(keyward.metric("keyward_upstream_errors_total{kind=\"upstream_broken\"}"), 2.0);
 }
 
 #[test]

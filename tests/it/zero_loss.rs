@@ -1,8 +1,9 @@
 //! P13: under a thousand requests a second, instances are replaced one after the other, configs and certificates are taken
-//! over, and not one request fails. With `KEYWARD_LONG` in the environment twenty times each, else a few times.
+//! over, and not one request fails, over HTTP/1.1 and HTTP/2. With `KEYWARD_LONG` in the environment twenty times each, else a
+//! few times. Each says how many requests there were.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, RwLock};
@@ -11,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use self::ways::{Connection, Multiplexed, Plain, Secure, Tls, Way};
 use super::support::certificates::Authority;
-use super::support::upstream::PAGE;
 use super::support::{Client, Key, Keyward, PATIENCE, Site, Upstream, request, until};
 use super::tools;
+
+mod ways; // how clients connect and ask
 
 /// Clients, each of which sends a request every so often: together a thousand a second.
 const CLIENTS: usize = 10;
@@ -32,22 +34,18 @@ struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<usize>>,
+    began: Instant,
 }
 
 impl Load {
-    fn start(first: SocketAddr, key: &Key) -> Self {
-        Self::over(Arc::new(Plain), first, key)
-    }
-
-    fn over(way: Arc<dyn Way>, first: SocketAddr, key: &Key) -> Self {
+    fn over(way: Arc<dyn Way>, first: SocketAddr) -> Self {
         let rotation = Arc::new(RwLock::new(vec![first]));
         let (stop, answered) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let clients = (0..CLIENTS).map(|nth| {
             let (way, rotation, stop, answered) = (way.clone(), rotation.clone(), stop.clone(), answered.clone());
-            let get = request("GET", "/x", &[("X-API-Key", &key.value)], b"");
-            thread::spawn(move || keep_asking(nth, &get, &*way, &rotation, &stop, &answered))
+            thread::spawn(move || keep_asking(nth, &*way, &rotation, &stop, &answered))
         });
-        Self { clients: clients.collect(), rotation, stop, answered }
+        Self { clients: clients.collect(), rotation, stop, answered, began: Instant::now() }
     }
 
     /// Lets it run for so many requests.
@@ -56,101 +54,23 @@ impl Load {
         until("requests are answered", || self.answered.load(SeqCst) >= goal);
     }
 
-    /// Ends it, and gives the numbers of requests and of connections.
-    fn end(self) -> (usize, usize) {
+    /// Ends it, says what it was, and gives the numbers of requests and of connections.
+    fn end(self, what: &str) -> (usize, usize) {
         self.stop.store(true, SeqCst);
         let connections = self.clients.into_iter().map(|client| client.join().unwrap()).sum();
-        (self.answered.load(SeqCst), connections)
-    }
-}
-
-/// How clients connect.
-trait Way: Send + Sync {
-    fn connect(&self, address: SocketAddr) -> Box<dyn Connection>;
-}
-
-/// Carries one request after the other.
-trait Connection {
-    /// Sends a request, of which the answer must be good; `false` if it was the last one of this connection.
-    fn ask(&mut self, get: &[u8]) -> io::Result<bool>;
-}
-
-struct Plain;
-
-impl Way for Plain {
-    fn connect(&self, address: SocketAddr) -> Box<dyn Connection> {
-        Box::new(Client::connect(address))
-    }
-}
-
-impl Connection for Client {
-    fn ask(&mut self, get: &[u8]) -> io::Result<bool> {
-        self.send(get);
-        let response = self.try_response()?;
-        assert_eq!(response.status, 200);
-        Ok(response.value("connection").as_deref() != Some("close"))
-    }
-}
-
-/// HTTPS, and a new connection every so often, so that there are handshakes all the time.
-struct Secure(Arc<ClientConfig>);
-
-struct SecureConnection {
-    stream: StreamOwned<ClientConnection, TcpStream>,
-    left: usize,
-}
-
-impl Secure {
-    fn trusting(ca: &Authority) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        Self(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-    }
-
-    fn stream(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let connection = ClientConnection::new(self.0.clone(), "localhost".try_into().unwrap()).unwrap();
-        StreamOwned::new(connection, socket)
-    }
-
-    /// The certificate that a new connection gets.
-    fn certificate(&self, address: SocketAddr) -> CertificateDer<'static> {
-        let mut stream = self.stream(address);
-        stream.conn.complete_io(&mut stream.sock).unwrap();
-        stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
-    }
-}
-
-impl Way for Secure {
-    fn connect(&self, address: SocketAddr) -> Box<dyn Connection> {
-        Box::new(SecureConnection { stream: self.stream(address), left: 20 })
-    }
-}
-
-impl Connection for SecureConnection {
-    fn ask(&mut self, get: &[u8]) -> io::Result<bool> {
-        self.stream.write_all(get)?;
-        let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
-        while !said.ends_with(PAGE.as_bytes()) {
-            match self.stream.read(&mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => said.extend_from_slice(&buffer[..count]),
-            }
-        }
-        assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
-        self.left -= 1;
-        Ok(self.left > 0)
+        let (answered, took) = (self.answered.load(SeqCst), self.began.elapsed());
+        let rate = answered as f64 / took.as_secs_f64();
+        let line = format!("{what}: {answered} requests, {connections} connections, {took:.1?}: {rate:.0} a second\n");
+        let _ = io::stderr().write_all(line.as_bytes());
+        let meant = CLIENTS as f64 / PAUSE.as_secs_f64();
+        assert!(rate > meant / 2.0, "that is no load: {line}");
+        (answered, connections)
     }
 }
 
 /// One client. The first request that fails ends the test.
 fn keep_asking(
     nth: usize,
-    get: &[u8],
     way: &dyn Way,
     rotation: &RwLock<Vec<SocketAddr>>,
     stop: &AtomicBool,
@@ -160,15 +80,15 @@ fn keep_asking(
     let mut next = Instant::now() + PAUSE * u32::try_from(nth).unwrap() / 10;
     while !stop.load(SeqCst) {
         thread::sleep(next.saturating_duration_since(Instant::now()));
-        next += PAUSE;
         let mut connection: Box<dyn Connection> = client.take().unwrap_or_else(|| {
             connections += 1;
             let rotation = rotation.read().unwrap();
             way.connect(rotation[(nth + connections) % rotation.len()])
         });
-        let goes_on = connection.ask(get).unwrap_or_else(|error| panic!("a request was lost: {error}"));
-        answered.fetch_add(1, SeqCst);
-        client = goes_on.then_some(connection);
+        let asked = connection.ask().unwrap_or_else(|error| panic!("a request was lost: {error}"));
+        next += PAUSE * u32::try_from(asked.answered).unwrap();
+        answered.fetch_add(asked.answered, SeqCst);
+        client = asked.goes_on.then_some(connection);
     }
     connections
 }
@@ -185,11 +105,20 @@ fn successor(of: &Keyward, upstream: &Upstream) -> Keyward {
 
 #[test]
 fn p13_rolling_restarts_lose_no_request() {
+    rolling_restarts("restarts, HTTP/1.1", |key| Arc::new(Plain::new(key)));
+}
+
+#[test]
+fn p13_rolling_restarts_lose_no_request_of_http_2() {
+    rolling_restarts("restarts, HTTP/2", |key| Arc::new(Multiplexed::new(key)));
+}
+
+fn rolling_restarts(what: &str, way: impl Fn(&Key) -> Arc<dyn Way>) {
     let upstream = Upstream::start();
     let site = Site::new(upstream.address(), DELAYED);
     let key = site.create_key(&[]);
     let mut present = site.serve();
-    let load = Load::start(present.proxy, &key);
+    let load = Load::over(way(&key), present.proxy);
     for _ in 0..times() {
         load.run(200);
         let next = successor(&present, &upstream);
@@ -200,17 +129,28 @@ fn p13_rolling_restarts_lose_no_request() {
         assert_eq!(present.wait_for_exit().code(), Some(0));
         present = next;
     }
-    let (answered, connections) = load.end();
+    // By then all have been sent away for the last time, too.
+    load.run(200);
+    let (answered, connections) = load.end(what);
     assert!(answered >= 200 * times() && connections >= CLIENTS * (1 + times()), "{answered}, {connections}");
 }
 
 #[test]
 fn p13_reloads_lose_no_request() {
+    reloads("reloads, HTTP/1.1", |key| Arc::new(Plain::new(key)));
+}
+
+#[test]
+fn p13_reloads_lose_no_request_of_http_2() {
+    reloads("reloads, HTTP/2", |key| Arc::new(Multiplexed::new(key)));
+}
+
+fn reloads(what: &str, way: impl Fn(&Key) -> Arc<dyn Way>) {
     let upstreams = [Upstream::start(), Upstream::start()];
     let site = Site::new(upstreams[0].address(), CONFIG);
     let key = site.create_key(&[]);
     let keyward = site.serve();
-    let load = Load::start(keyward.proxy, &key);
+    let load = Load::over(way(&key), keyward.proxy);
     for turn in 1..=times() {
         load.run(100);
         let upstream = &upstreams[turn % 2];
@@ -220,13 +160,22 @@ fn p13_reloads_lose_no_request() {
         assert_eq!(keyward.reload().status, 200);
         upstream.wait_for(CLIENTS);
     }
-    let (answered, connections) = load.end();
+    let (answered, connections) = load.end(what);
     assert!(answered >= 100 * times(), "{answered}");
     assert_eq!(connections, CLIENTS, "nobody was sent away");
 }
 
 #[test]
 fn p13_new_certificates_lose_no_request() {
+    new_certificates("certificates, HTTP/1.1", |key, ca, _| Arc::new(Secure::new(key, Tls::trusting(ca))));
+}
+
+#[test]
+fn p13_new_certificates_lose_no_request_of_http_2() {
+    new_certificates("certificates, HTTP/2", |key, ca, to| Arc::new(Multiplexed::by_tls(key, ca, to)));
+}
+
+fn new_certificates(what: &str, way: impl Fn(&Key, &Authority, SocketAddr) -> Arc<dyn Way>) {
     let (upstream, ca) = (Upstream::start(), Authority::new("root"));
     let site =
         Site::new(upstream.address(), &format!("{CONFIG}\nproxy: {{ tls: {{ certificate: tls.crt, key: tls.key }} }}"));
@@ -239,15 +188,15 @@ fn p13_new_certificates_lose_no_request() {
     install(&site);
     let key = site.create_key(&[]);
     let keyward = site.serve();
-    let way = Arc::new(Secure::trusting(&ca));
-    let load = Load::over(way.clone(), keyward.proxy, &key);
+    let tls = Tls::trusting(&ca);
+    let load = Load::over(way(&key, &ca, keyward.proxy), keyward.proxy);
     for _ in 0..times() {
         load.run(200);
         let certificate = install(&keyward.site);
         assert_eq!(keyward.reload().status, 200);
-        assert_eq!(way.certificate(keyward.proxy), certificate);
+        assert_eq!(tls.certificate(keyward.proxy), certificate);
     }
-    let (answered, connections) = load.end();
+    let (answered, connections) = load.end(what);
     assert!(answered >= 200 * times() && connections >= 10 * times(), "{answered}, {connections}");
 }
 

@@ -25,12 +25,13 @@ pub(super) fn headers(status: StatusCode, message: &str) -> Grpc {
     Grpc { status: HeaderValue::from_static(code(status)), message }
 }
 
-/// gRPC's codes, by name: UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE,
-/// INVALID_ARGUMENT. Clients try again what is unavailable.
+/// gRPC's codes, by name: UNAUTHENTICATED, PERMISSION_DENIED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED,
+/// UNAVAILABLE, INVALID_ARGUMENT. Clients try again what is unavailable, but not what has taken too long already.
 fn code(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN => "7",
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "4",
         StatusCode::TOO_MANY_REQUESTS => "8",
         StatusCode::NOT_IMPLEMENTED => "12",
         _ if status.is_server_error() => "14",

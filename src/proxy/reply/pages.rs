@@ -318,7 +318,8 @@ mod tests {
                 "3 The path can be read in more than one way; send it in its plain form.",
             ),
             (Answer::Failure(Failure::MethodRefused), "12 Requests with this method are not forwarded."),
-            (Answer::Failure(Failure::Timeout), "14 The server behind did not answer in time."),
+            (Answer::Failure(Failure::ClientTimeout), "4 The request was not sent in time."),
+            (Answer::Failure(Failure::Timeout), "4 The server behind did not answer in time."),
         ] {
             let page = page(Format::Grpc, answer, &deny());
             let grpc = page.grpc.unwrap();

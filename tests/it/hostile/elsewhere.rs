@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 
 use super::super::support::{After, Keyward, Upstream, ok, request};
-use super::{Keys, serve};
+use super::{Court, Keys, serve};
 
 /// r75. Each line of the log is one object, whatever was sent, and none has a key in it.
 #[track_caller]
@@ -21,7 +21,7 @@ pub(super) fn check_log(keyward: &Keyward, keys: &Keys) {
 
 #[test]
 fn r75_what_was_sent_is_no_markup_and_no_line_of_its_own() {
-    let (_upstream, keyward, keys) = serve("proxy: { paths: lenient }");
+    let Court { upstream: _upstream, keyward, keys, .. } = serve("proxy: { paths: lenient }");
     let targets = ["/<script>", "/\"},{\"level\":\"x", "/%0d%0aX", "/a%00", "/\u{202e}x", "/']]>", "/&amp;\\"];
     for target in targets {
         for accept in ["application/json", "text/xml", "text/html", "text/plain", "application/problem+json"] {
@@ -139,8 +139,9 @@ fn endless(keyward: &Keyward, start: &str, again: &[u8]) -> usize {
 
 #[test]
 fn r67_what_never_ends_is_cut_off() {
-    let (upstream, keyward, keys) = serve("");
-    super::good_requests(&upstream, &keyward, &keys, "nothing");
+    let court = serve("");
+    let Court { upstream, keyward, keys, .. } = &court;
+    court.good_requests("nothing");
     let before = keyward.memory();
     let chunked = format!(
         "POST /broken HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -161,21 +162,22 @@ fn r67_what_never_ends_is_cut_off() {
         (&format!("{chunked}0\r\nX: "), "a"),
         (&format!("{chunked}0\r\n"), "a"),
     ] {
-        let sent = endless(&keyward, start, again.as_bytes());
+        let sent = endless(keyward, start, again.as_bytes());
         assert!(sent < 8 * 1024 * 1024, "{start:?} and {again:?} for ever: {sent} bytes");
         upstream.take();
-        super::good_requests(&upstream, &keyward, &keys, start);
+        court.good_requests(start);
     }
     // These are bodies that say nothing: they take no memory however long they are.
     for (start, again) in [(&*format!("{chunked}0"), "0"), (&*format!("{chunked}5"), " "), (&*chunked, "1\r\na\r\n")] {
-        endless(&keyward, start, again.as_bytes());
+        endless(keyward, start, again.as_bytes());
     }
     assert!(keyward.memory() < before + 16 * 1024 * 1024, "{before} bytes before, {} after", keyward.memory());
 }
 
 #[test]
 fn r70_what_breaks_off_is_never_whole() {
-    let (upstream, keyward, keys) = serve("");
+    let court = serve("");
+    let Court { upstream, keyward, keys, .. } = &court;
     for body in [
         "Content-Length: 10\r\n\r\nhello",
         "Content-Length: 10\r\n\r\n",
@@ -193,6 +195,6 @@ fn r70_what_breaks_off_is_never_whole() {
         let received = upstream.take();
         assert_eq!(received.len(), 1, "a POST is not sent twice: {body:?}");
         assert!(received[0].body.bytes.is_empty(), "{body:?}: {received:?}");
-        super::good_requests(&upstream, &keyward, &keys, body);
+        court.good_requests(body);
     }
 }

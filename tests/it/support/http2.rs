@@ -111,30 +111,6 @@ impl Http2 {
         self.finish(exchange)
     }
 
-    /// Sends a body in pieces, each when the one before has come back, and reads the rest of the answer.
-    pub(crate) fn stream(&mut self, exchange: Exchange, pieces: &[&'static [u8]]) -> Result<Answer, h2::Error> {
-        let echoed = async {
-            let Exchange { mut body, answer } = exchange;
-            let response = answer.await?;
-            let (parts, mut stream) = response.into_parts();
-            let mut got = Vec::new();
-            for piece in pieces {
-                body.send_data(Bytes::from_static(piece), false)?;
-                let end = got.len() + piece.len();
-                while got.len() < end {
-                    let piece = stream.data().await.expect("a piece comes back")?;
-                    stream.flow_control().release_capacity(piece.len())?;
-                    got.extend_from_slice(&piece);
-                }
-            }
-            body.send_data(Bytes::new(), true)?;
-            assert!(stream.data().await.is_none_or(|last| last.is_ok_and(|last| last.is_empty())));
-            let trailers = stream.trailers().await?;
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: got, trailers })
-        };
-        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, echoed).await.expect("an answer comes in time") })
-    }
-
     /// Waits until the connection has ended.
     pub(crate) fn ended(self) {
         let Self { requests, connection, .. } = self;
