@@ -12,6 +12,7 @@ pub mod digest;
 pub mod grant;
 pub mod key;
 pub mod limit;
+pub mod lineage;
 pub mod path;
 pub mod query;
 pub mod route;
@@ -24,7 +25,7 @@ use http::{HeaderMap, Method};
 use self::credential::{Form, Presented, cleaned_referer};
 use self::decision::{Denial, Denied, Permit, Removals};
 use self::digest::{Digest, Pepper};
-use self::grant::{Access, Environment, Grant, Keys, State, Timestamp, Unavailable};
+use self::grant::{Access, Environment, Grant, Keys, Timestamp, Unavailable};
 use self::key::KeyFormat;
 use self::route::{Class, Matched, PathMode, Requirement};
 use self::scope::Level;
@@ -52,8 +53,8 @@ pub struct Locksmith {
 /// Decides about a request that falls under a route: the one place where a [`Permit`] is made.
 ///
 /// # Errors
-/// The first rule that it breaks, in the order: path, one credential, its form, known, live, environment, address,
-/// class, scope, limit. The last is the one step that is more than a look: what passes has taken one request from the
+/// The first rule that it breaks, in the order: path, one credential, its form, known, live with all that stands behind it,
+/// environment, address, class, scope, limit. The last is the one step that is more than a look: what passes has taken one request from the
 /// key's limit, and what is denied for anything else has not.
 pub fn authorize(
     facts: &Facts<'_>,
@@ -77,18 +78,16 @@ pub fn authorize(
     let grant = keys.grant(&digest).map_err(Denial::from)?.ok_or(Denial::UnknownCredential)?;
 
     let denied = |denial| Denied { denial, key: Some(grant.key), exhausted: None };
-    is_live(&grant, keys, now).map_err(denied)?;
+    let grant = lineage::stand(grant, keys, now).map_err(denied)?;
     is_of_environment(&grant, matched.rule.environment).map_err(denied)?;
-    if !keys.allows(grant.restrictions, facts.client) {
+    if !lineage::allows(&grant, keys, facts.client) {
         return Err(denied(Denial::AddressNotAllowed));
     }
     if grant.access == Access::ReadOnly && class_of(facts.method, matched) == Class::Write {
         return Err(denied(Denial::ReadOnlyKey));
     }
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
-    if grant.is_limited
-        && let Err(exhausted) = keys.take(&grant)
-    {
+    if let Err(exhausted) = lineage::take(&grant, keys) {
         return Err(Denied { exhausted: Some(exhausted), ..denied(Denial::RateLimited) });
     }
 
@@ -106,7 +105,7 @@ pub fn authorize(
 /// When it may not go on.
 pub fn good_until(keys: &impl Keys, digest: &Digest, now: Timestamp) -> Result<Timestamp, Denial> {
     match keys.grant(digest) {
-        Ok(Some(grant)) => is_live(&grant, keys, now).map(|()| grant.expires_at.min(grant.not_after)),
+        Ok(Some(grant)) => lineage::stand(grant, keys, now).map(|grant| grant.expires_at.min(grant.not_after)),
         Ok(None) => Err(Denial::UnknownCredential),
         Err(Unavailable::NotLoaded | Unavailable::Expired) => Ok(now),
     }
@@ -131,16 +130,6 @@ fn ours_among(
         removals.add(&credential.place, matched.rule.forms.header.as_ref());
     }
     removals
-}
-
-fn is_live(grant: &Grant, keys: &impl Keys, now: Timestamp) -> Result<(), Denial> {
-    match grant.state {
-        State::Revoked => Err(Denial::RevokedCredential),
-        State::Disabled => Err(Denial::DisabledCredential),
-        State::Active if grant.expires_at.min(grant.not_after) <= now => Err(Denial::ExpiredCredential),
-        State::Active if !keys.is_active(grant.scope) => Err(Denial::SuspendedScope),
-        State::Active => Ok(()),
-    }
 }
 
 fn is_of_environment(grant: &Grant, wanted: Option<Environment>) -> Result<(), Denial> {

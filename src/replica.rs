@@ -18,7 +18,9 @@ use arc_swap::{ArcSwap, Guard};
 use self::table::Table;
 pub use self::table::{Change, Counts, Draft, KeyFacts, Names};
 use crate::auth::digest::Digest;
-use crate::auth::grant::{Grant, KeyIndex, Keys, RestrictionsIndex, ScopeIndex, State, Unavailable};
+use crate::auth::grant::{
+    Grant, KeyIndex, Keys, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, Unavailable, UserIndex,
+};
 use crate::auth::limit::Exhausted;
 use crate::auth::scope::{Scope, Step};
 
@@ -130,6 +132,14 @@ impl Keys for View {
         self.table.scope_of_step(step)
     }
 
+    fn standing(&self, user: UserIndex) -> Standing {
+        self.table.standing(user)
+    }
+
+    fn parent(&self, index: ParentIndex) -> Option<Grant> {
+        self.table.parent(index)
+    }
+
     fn is_active(&self, index: ScopeIndex) -> bool {
         self.table.is_active(index)
     }
@@ -195,6 +205,8 @@ fn id_without_limit(change: &Change) -> Option<Box<str>> {
         Change::Key(..)
         | Change::Scope { .. }
         | Change::ScopeGone(_)
+        | Change::User { .. }
+        | Change::UserGone(_)
         | Change::Secret { .. }
         | Change::SecretGone(_) => None,
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use crate::auth::address::Networks;
-use crate::auth::grant::Timestamp;
+use crate::auth::grant::{Standing, Timestamp};
 use crate::auth::scope::Scope;
 use crate::lifecycle::Lifecycle;
 use crate::replica::{Change, KeyFacts, Writer};
-use crate::store::record::{Body, KeyBody, Kind, Record, ScopeState};
+use crate::store::record::{Body, KeyBody, Kind, Record, ScopeState, UserBody, UserState};
 use crate::store::{Revision, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
@@ -141,7 +141,13 @@ impl<S: Store> Sync<S> {
         let counts = self.writer.counts();
         let revision = self.revision.map_or(0, |revision| revision.number);
         self.metrics.sync.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
-        for (kind, count) in [(Kind::Scope, counts.scopes), (Kind::Key, counts.keys), (Kind::Secret, counts.secrets)] {
+        let kinds = [
+            (Kind::Scope, counts.scopes),
+            (Kind::User, counts.users),
+            (Kind::Key, counts.keys),
+            (Kind::Secret, counts.secrets),
+        ];
+        for (kind, count) in kinds {
             self.metrics.sync.records.with_label_values(&[kind.label()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         tracing::debug!(
@@ -159,6 +165,7 @@ impl<S: Store> Sync<S> {
         match body.map(|body| body.and_then(read)) {
             None => gone(record),
             Some(Ok(Read::Key(facts))) => Some(Change::Key(record.id.id.clone(), facts)),
+            Some(Ok(Read::User(standing))) => Some(Change::User { id: record.id.id.clone(), standing }),
             Some(Ok(Read::Other(change))) => Some(change),
             Some(Ok(Read::Nothing)) => None,
             Some(Err(error)) => {
@@ -170,9 +177,10 @@ impl<S: Store> Sync<S> {
     }
 }
 
-/// A key's facts still lack its id.
+/// Those of keys and users still lack their id.
 enum Read {
     Key(KeyFacts),
+    User(Standing),
     Other(Change),
     /// The data plane has no use for it.
     Nothing,
@@ -186,20 +194,27 @@ fn read(body: Body) -> Result<Read, String> {
             Read::Other(Change::Secret { digest, key: body.key.into(), not_after })
         }
         Body::Key(body) => Read::Key(facts(body)?),
-        Body::Role(_) | Body::User(_) | Body::Binding(_) | Body::Password(_) | Body::Sealed(_) | Body::Unique(_) => {
-            Read::Nothing
-        }
+        Body::User(body) => Read::User(standing(&body)),
+        Body::Role(_) | Body::Binding(_) | Body::Password(_) | Body::Sealed(_) | Body::Unique(_) => Read::Nothing,
     })
 }
 
-fn facts(body: KeyBody) -> Result<KeyFacts, String> {
-    if body.owner.is_some() || body.parent.is_some() {
-        return Err("it leans on an owner or another key, which cannot be looked up yet".to_owned());
+/// What the keys of a user may count on (B5, B7).
+fn standing(body: &UserBody) -> Standing {
+    match body.state {
+        UserState::Suspended => Standing::Suspended,
+        UserState::Active if !body.api_access => Standing::NoApiAccess,
+        UserState::Active => Standing::Good,
     }
+}
+
+fn facts(body: KeyBody) -> Result<KeyFacts, String> {
     Ok(KeyFacts {
         networks: Networks::parse(body.ips.iter().map(String::as_str)).map_err(|error| error.to_string())?,
         name: body.name,
-        user: body.user,
+        user: body.user.or_else(|| body.owner.as_deref().map(str::to_owned)),
+        owner: body.owner,
+        parent: body.parent,
         scope: body.scope,
         environment: body.env,
         access: body.access,
@@ -216,7 +231,8 @@ fn gone(record: &Record) -> Option<Change> {
         Kind::Scope => Scope::parse(id).ok().map(Change::ScopeGone),
         Kind::Key => Some(Change::KeyGone(id.clone())),
         Kind::Secret => crate::auth::digest::Digest::from_record_id(id).map(Change::SecretGone),
-        Kind::Role | Kind::User | Kind::Binding | Kind::Password | Kind::Sealed | Kind::Unique => None,
+        Kind::User => Some(Change::UserGone(id.clone())),
+        Kind::Role | Kind::Binding | Kind::Password | Kind::Sealed | Kind::Unique => None,
     }
 }
 

@@ -28,6 +28,10 @@ pub enum Denial {
     ExpiredCredential,
     /// The key's scope, or one above it, is suspended or gone.
     SuspendedScope,
+    /// The key's owner is suspended or gone.
+    SuspendedUser,
+    /// A key above it does not work any more.
+    DeadParent,
     /// Two or more credentials.
     AmbiguousCredential,
     /// A path that servers read differently.
@@ -40,6 +44,8 @@ pub enum Denial {
     OutsideScope,
     /// A key of the other environment.
     WrongEnvironment,
+    /// The key's owner may not use the API (B5, B7).
+    NoApiAccess,
     /// The key was used as often as its limit allows.
     RateLimited,
     /// The replica has not been loaded yet.
@@ -62,7 +68,7 @@ pub struct Terms {
 
 impl Denial {
     /// All of them, in order of declaration: the series of metrics and the tables of answers are made for each.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::MissingCredential,
         Self::MalformedCredential,
         Self::UnknownCredential,
@@ -70,12 +76,15 @@ impl Denial {
         Self::DisabledCredential,
         Self::ExpiredCredential,
         Self::SuspendedScope,
+        Self::SuspendedUser,
+        Self::DeadParent,
         Self::AmbiguousCredential,
         Self::AmbiguousPath,
         Self::AddressNotAllowed,
         Self::ReadOnlyKey,
         Self::OutsideScope,
         Self::WrongEnvironment,
+        Self::NoApiAccess,
         Self::RateLimited,
         Self::ReplicaNotLoaded,
         Self::ReplicaExpired,
@@ -96,12 +105,15 @@ impl Denial {
             Self::DisabledCredential => (WHO, "invalid_credential", "disabled_credential"),
             Self::ExpiredCredential => (WHO, "invalid_credential", "expired_credential"),
             Self::SuspendedScope => (WHO, "invalid_credential", "suspended_scope"),
+            Self::SuspendedUser => (WHO, "invalid_credential", "suspended_user"),
+            Self::DeadParent => (WHO, "invalid_credential", "dead_parent"),
             Self::AmbiguousCredential => (BAD, "ambiguous_credential", "ambiguous_credential"),
             Self::AmbiguousPath => (BAD, "ambiguous_path", "ambiguous_path"),
             Self::AddressNotAllowed => (NO, "address_not_allowed", "address_not_allowed"),
             Self::ReadOnlyKey => (NO, "read_only_key", "read_only_key"),
             Self::OutsideScope => (NO, "outside_scope", "outside_scope"),
             Self::WrongEnvironment => (NO, "wrong_environment", "wrong_environment"),
+            Self::NoApiAccess => (NO, "no_api_access", "no_api_access"),
             Self::RateLimited => (SLOWER, "rate_limited", "rate_limited"),
             Self::ReplicaNotLoaded => (LATER, "unavailable", "replica_not_loaded"),
             Self::ReplicaExpired => (LATER, "unavailable", "replica_expired"),
@@ -252,8 +264,8 @@ mod tests {
     #[test]
     fn unknown_revoked_and_malformed_keys_look_alike_from_outside() {
         use Denial::{
-            DisabledCredential, ExpiredCredential, MalformedCredential, RevokedCredential, SuspendedScope,
-            UnknownCredential,
+            DeadParent, DisabledCredential, ExpiredCredential, MalformedCredential, RevokedCredential, SuspendedScope,
+            SuspendedUser, UnknownCredential,
         };
         let alike = [
             UnknownCredential,
@@ -262,6 +274,8 @@ mod tests {
             DisabledCredential,
             ExpiredCredential,
             SuspendedScope,
+            SuspendedUser,
+            DeadParent,
         ];
         for denial in alike {
             let terms = denial.terms();

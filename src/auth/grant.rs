@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -160,6 +161,39 @@ impl RestrictionsIndex {
     pub const NONE: Self = Self(u32::MAX);
 }
 
+/// Where the replica keeps a user's standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserIndex(pub NonZero<u32>);
+
+/// Where the replica keeps what the keys below a key need to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentIndex(pub NonZero<u32>);
+
+/// What stands behind a key: most have nothing there, and need not look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The user whose account it is bound to.
+    pub owner: Option<UserIndex>,
+    /// The key that it was made below.
+    pub parent: Option<ParentIndex>,
+}
+
+impl Lineage {
+    /// Nobody and nothing.
+    pub const NONE: Self = Self { owner: None, parent: None };
+}
+
+/// What a user's keys may count on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The user may use the API.
+    Good,
+    /// Nobody has allowed it, or somebody has taken it back (B5, B7).
+    NoApiAccess,
+    /// The user is suspended, or not there.
+    Suspended,
+}
+
 /// What one secret opens. A copy is handed out, so no lock is held while a request is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -169,6 +203,8 @@ pub struct Grant {
     pub scope: ScopeIndex,
     /// The addresses it may come from, and how often.
     pub restrictions: RestrictionsIndex,
+    /// What stands behind the key.
+    pub lineage: Lineage,
     /// When the key ends.
     pub expires_at: Timestamp,
     /// When this secret ends: it may be retired before its key.
@@ -205,6 +241,10 @@ pub trait Keys {
     fn scope_of_step(&self, step: &super::scope::Step) -> Option<&Scope>;
     /// Whether the scope and all above it exist and are active.
     fn is_active(&self, index: ScopeIndex) -> bool;
+    /// What the keys of a user may count on.
+    fn standing(&self, user: UserIndex) -> Standing;
+    /// What a key that others were made below may do; `None` for one that is not there.
+    fn parent(&self, index: ParentIndex) -> Option<Grant>;
     /// Whether the allowlist has the address. An address that is not known is on none but the list of any.
     fn allows(&self, restrictions: RestrictionsIndex, address: Option<IpAddr>) -> bool;
     /// Takes one request, at the moment that this view is of, from what the key's limit still gives.
@@ -220,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_grant_stays_small() {
-        assert_eq!(size_of::<Grant>(), 32, "a million keys have a million of them");
+        assert_eq!(size_of::<Grant>(), 40, "a million keys have a million of them");
     }
 
     #[test]

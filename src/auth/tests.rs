@@ -5,7 +5,9 @@ use std::cell::Cell;
 
 use super::credential::Forms;
 use super::digest::Digest;
-use super::grant::{KeyIndex, RestrictionsIndex, ScopeIndex, Unavailable};
+use super::grant::{
+    KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, Unavailable, UserIndex,
+};
 use super::key::{Alphabet, Brand, Shape};
 use super::limit::{Exhausted, Limit};
 use super::route::{ClassRule, Pattern, RequestTarget, Routes, Rule};
@@ -39,6 +41,14 @@ impl Keys for OneKey {
         index == ScopeIndex::EVERYWHERE
     }
 
+    fn standing(&self, _user: UserIndex) -> Standing {
+        Standing::Suspended
+    }
+
+    fn parent(&self, _index: ParentIndex) -> Option<Grant> {
+        None
+    }
+
     fn allows(&self, restrictions: RestrictionsIndex, _address: Option<IpAddr>) -> bool {
         restrictions == RestrictionsIndex::NONE
     }
@@ -58,6 +68,7 @@ fn one_key(change: impl FnOnce(&mut Grant)) -> OneKey {
         key: KeyIndex(0),
         scope: ScopeIndex::EVERYWHERE,
         restrictions: RestrictionsIndex::NONE,
+        lineage: Lineage::NONE,
         expires_at: Timestamp::NEVER,
         not_after: Timestamp::NEVER,
         access: Access::ReadWrite,

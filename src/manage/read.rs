@@ -81,10 +81,10 @@ impl<S: Store> Session<S> {
             Some(_) => Failure::LooksLikeValue,
         };
         let record = record.ok_or_else(missing)?;
-        match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? {
-            Body::Key(body) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
-            _ => Err(missing()),
-        }
+        let Body::Key(body) = Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? else {
+            return Err(missing());
+        };
+        Ok(Stored { id: record.id.id, revision: record.revision, body })
     }
 
     /// The values that open a key, in the order in which they were made.

@@ -24,10 +24,10 @@ impl<S: Store> Session<S> {
         let missing = || Failure::NotFound(RecordId::scope(scope));
         let (_, record) = self.store.get(&RecordId::scope(scope)).await?;
         let record = record.ok_or_else(missing)?;
-        match Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? {
-            Body::Scope(_, body) => Ok(Stored { id: record.id.id, revision: record.revision, body }),
-            _ => Err(missing()),
-        }
+        let Body::Scope(_, body) = Body::parse(&record.id, record.body.as_deref().ok_or_else(missing)?)? else {
+            return Err(missing());
+        };
+        Ok(Stored { id: record.id.id, revision: record.revision, body })
     }
 
     /// Makes a scope, and what is missing above it.

@@ -19,7 +19,8 @@ use crate::auth::credential::Forms;
 use crate::auth::decision::Permit;
 use crate::auth::digest::{Digest, Pepper};
 use crate::auth::grant::{
-    Access, Environment, Grant, KeyIndex, Keys, RestrictionsIndex, ScopeIndex, State, Timestamp, Unavailable,
+    Access, Environment, Grant, KeyIndex, Keys, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State,
+    Timestamp, Unavailable, UserIndex,
 };
 use crate::auth::key::{Alphabet, Brand, KeyFormat, Shape};
 use crate::auth::limit::Exhausted;
@@ -143,6 +144,7 @@ impl Keys for OneKey {
             key: KeyIndex(0),
             scope: ScopeIndex::EVERYWHERE,
             restrictions: RestrictionsIndex::NONE,
+            lineage: Lineage::NONE,
             expires_at: Timestamp::NEVER,
             not_after: Timestamp::NEVER,
             access: Access::ReadWrite,
@@ -162,6 +164,14 @@ impl Keys for OneKey {
 
     fn is_active(&self, index: ScopeIndex) -> bool {
         index == ScopeIndex::EVERYWHERE
+    }
+
+    fn standing(&self, _: UserIndex) -> Standing {
+        Standing::Suspended
+    }
+
+    fn parent(&self, _: ParentIndex) -> Option<Grant> {
+        None
     }
 
     fn allows(&self, restrictions: RestrictionsIndex, _: Option<IpAddr>) -> bool {

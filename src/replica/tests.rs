@@ -16,6 +16,8 @@ fn facts(name: &str) -> KeyFacts {
     KeyFacts {
         name: name.to_owned(),
         user: None,
+        owner: None,
+        parent: None,
         scope: None,
         environment: Environment::Live,
         access: Access::ReadWrite,
@@ -57,7 +59,7 @@ fn a_secret_opens_its_key_in_whatever_order_they_come() {
 
     writer.apply([Change::KeyGone("a".into()), Change::SecretGone(digest(3))]);
     assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [None, None, None]);
-    assert_eq!(writer.counts(), Counts { scopes: 0, keys: 1, secrets: 0 });
+    assert_eq!(writer.counts(), Counts { scopes: 0, users: 0, keys: 1, secrets: 0 });
 
     writer.apply([key("a", facts("A3")), secret(3, "b")]);
     assert_eq!([1, 2, 3].map(|n| name_of(&replica, n)), [Some("A3".into()), Some("A3".into()), Some("B".into())]);
@@ -222,7 +224,7 @@ proptest! {
                 Change::KeyGone(id) => { names.remove(&id); }
                 Change::Secret { digest, key, .. } => { owners.insert(digest, key); }
                 Change::SecretGone(digest) => { owners.remove(&digest); }
-                Change::Scope { .. } | Change::ScopeGone(_) => {}
+                Change::Scope { .. } | Change::ScopeGone(_) | Change::User { .. } | Change::UserGone(_) => {}
             }
         }
         let expected = [0, 1, 2].map(|n| owners.get(&digest(n)).and_then(|key| names.get(key)).cloned());
@@ -239,4 +241,53 @@ proptest! {
         prop_assert_eq!([0, 1, 2].map(|n| name_of(&replica, n)), expected);
         prop_assert_eq!(before, writer.counts());
     }
+}
+
+/// Failure 20: one change of a user, or of a key, counts for all keys that lean on it, in whatever order they came.
+#[test]
+fn failure_20_owners_and_parents_are_looked_up_and_not_copied() {
+    let owned = |owner: &str| KeyFacts { owner: Some(owner.into()), ..facts("owned") };
+    let below = |parent: &str| KeyFacts { parent: Some(parent.into()), ..facts("below") };
+    let user = |standing| Change::User { id: "ann".into(), standing };
+    let (replica, mut writer) = loaded([
+        key("k1", owned("ann")),
+        secret(1, "k1"),
+        key("k2", below("k3")),
+        secret(2, "k2"),
+        key("k3", owned("ann")),
+        key("k4", below("k2")),
+        secret(4, "k4"),
+    ]);
+    let standing = |n: u8| {
+        let view = replica.view(Instant::now());
+        let mut grant = view.grant(&digest(n)).unwrap().unwrap();
+        while let Some(parent) = grant.lineage.parent {
+            grant = view.parent(parent)?;
+        }
+        Some(view.standing(grant.lineage.owner.unwrap()))
+    };
+    let all = || [1, 2, 4].map(standing);
+    assert_eq!(all(), [Some(Standing::Suspended); 3], "nobody has heard of the user");
+    for state in [Standing::Good, Standing::NoApiAccess, Standing::Good, Standing::Suspended, Standing::Good] {
+        writer.apply([user(state)]);
+        assert_eq!(all(), [Some(state); 3]);
+    }
+    assert_eq!(writer.counts().users, 1);
+    writer.apply([Change::UserGone("ann".into())]);
+    assert_eq!((all(), writer.counts().users), ([Some(Standing::Suspended); 3], 0));
+
+    // The key above gets a secret, another name and another state, and goes.
+    let parent_of = |n: u8| {
+        let view = replica.view(Instant::now());
+        view.parent(view.grant(&digest(n)).unwrap().unwrap().lineage.parent.unwrap())
+    };
+    writer.apply([Change::Secret { digest: digest(3), key: "k3".into(), not_after: Timestamp::from_millis(1) }]);
+    assert_eq!(parent_of(2).unwrap().not_after, Timestamp::NEVER, "a secret's end is not its key's");
+    writer.apply([key("k3", KeyFacts { state: State::Revoked, name: "renamed".to_owned(), ..owned("ann") })]);
+    assert_eq!(parent_of(2).unwrap().state, State::Revoked);
+    assert_eq!(replica.view(Instant::now()).names(parent_of(2).unwrap().key).name, "renamed");
+    writer.apply([Change::KeyGone("k3".into())]);
+    assert_eq!((parent_of(2), parent_of(4).is_some()), (None, true));
+    writer.apply([key("k3", facts("back"))]);
+    assert_eq!(parent_of(2).unwrap().state, State::Active);
 }

@@ -220,11 +220,16 @@ fn proxy_metrics(registry: &Registry) -> prometheus::Result<ProxyMetrics> {
 }
 
 /// Why what was permitted may be ended.
-const WITHDRAWN: [Denial; 5] = [
+const WITHDRAWN: [Denial; 10] = [
     Denial::RevokedCredential,
     Denial::DisabledCredential,
     Denial::ExpiredCredential,
     Denial::SuspendedScope,
+    Denial::SuspendedUser,
+    Denial::DeadParent,
+    Denial::OutsideScope,
+    Denial::WrongEnvironment,
+    Denial::NoApiAccess,
     Denial::UnknownCredential,
 ];
 
@@ -261,7 +266,7 @@ fn sync_metrics(registry: &Registry) -> prometheus::Result<SyncMetrics> {
     registry.register(Box::new(pulls.clone()))?;
     registry.register(Box::new(records.clone()))?;
     PULL_RESULTS.iter().for_each(|result| pulls.with_label_values(&[result]).reset());
-    ["scope", "key", "secret"].iter().for_each(|kind| records.with_label_values(&[kind]).set(0));
+    ["scope", "user", "key", "secret"].iter().for_each(|kind| records.with_label_values(&[kind]).set(0));
     Ok(SyncMetrics {
         pulls,
         records,

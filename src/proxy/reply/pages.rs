@@ -68,13 +68,16 @@ fn detail(denial: Denial) -> &'static str {
         | Denial::RevokedCredential
         | Denial::DisabledCredential
         | Denial::ExpiredCredential
-        | Denial::SuspendedScope => "The API key is not valid.",
+        | Denial::SuspendedScope
+        | Denial::SuspendedUser
+        | Denial::DeadParent => "The API key is not valid.",
         Denial::AmbiguousCredential => "The request carries more than one API key; send exactly one.",
         Denial::AmbiguousPath => "The path can be read in more than one way; send it in its plain form.",
         Denial::AddressNotAllowed => "The API key may not be used from this address.",
         Denial::ReadOnlyKey => "The API key may only read.",
         Denial::OutsideScope => "The API key does not reach this resource.",
         Denial::WrongEnvironment => "The API key belongs to another environment.",
+        Denial::NoApiAccess => "The owner of the API key may not use the API.",
         Denial::RateLimited => "The API key has been used too often; try again later.",
         Denial::ReplicaNotLoaded | Denial::ReplicaExpired => {
             "API keys cannot be checked at the moment; try again shortly."

@@ -15,7 +15,7 @@ pub struct KeyBody {
     /// Always `api` (V26).
     #[serde(rename = "type", default)]
     pub key_type: KeyType,
-    /// Who it was handed to, where the upstream wants to know users (B21).
+    /// Who it was handed to, where the upstream wants to know users (B21); else it is told of the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The user whose account it is bound to: it works only while that user may use the API (B11).
