@@ -1,5 +1,6 @@
 //! The command line: what the commands are called and take, and how they end. What they do is in the rooms below.
 
+mod audit;
 mod check;
 mod console;
 mod demo;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use self::audit::AuditCommand;
 use self::console::{Console, Output};
 use self::exit::{Exit, Failure};
 use self::init::InitArgs;
@@ -77,6 +79,15 @@ enum Command {
         output: OutputArg,
         #[command(subcommand)]
         command: ScopeCommand,
+    },
+    /// Show, export and verify who changed what
+    Audit {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Print the JSON Schema of the config
     Schema,
@@ -173,6 +184,9 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
         Command::Scope { config, output, command } => {
             open::scope(&config.config, command, &World::of_process(vec![]), output.output, console)
         }
+        Command::Audit { config, output, command } => {
+            open::audit(&config.config, command, &World::of_process(vec![]), output.output, console)
+        }
         Command::Schema => console.raw(config::schema().as_bytes()).map(|()| Exit::Ok),
         Command::Completions { shell } => completions(shell, console),
     }
@@ -251,6 +265,8 @@ mod tests {
             ("key rotate k1 --retire-others-after later", "write 24h, 30min or now"),
             ("key import", "--input <FILE>"),
             ("scope create acme", "\"acme\" is no scope"),
+            ("audit verify --head 5-ab", "64 hex digits"),
+            ("audit list --since yesterday", "write 2027-01-31"),
             ("serve --set proxy.listen", "write PATH=VALUE"),
             ("init --dir a --config b", "cannot be used with"),
             ("completions tcl", "invalid value 'tcl'"),

@@ -13,6 +13,7 @@ mod chain;
 #[cfg(test)]
 mod conformance;
 pub mod file;
+pub mod ledger;
 pub mod postgres;
 pub mod record;
 pub mod sqlite;

@@ -3,8 +3,9 @@
 --
 --     psql -d keyward -f deploy/postgres/roles.sql
 --
--- keyward_owner makes the tables (`keyward init`), keyward_writer commits (`keyward key …`), keyward_reader only reads
--- (`keyward serve`). They cannot log in themselves; give them to users that can:
+-- keyward_owner makes the tables (`keyward init`), keyward_writer commits (`keyward key …`), keyward_reader reads what
+-- requests are decided by, and says which node it is and how often keys were used (`keyward serve`). They cannot log in
+-- themselves; give them to users that can:
 --
 --     create role sidecar login password '…' in role keyward_reader;
 
@@ -39,7 +40,7 @@ begin
     end if;
 
     -- Whoever made the tables, they belong to the owner.
-    foreach name in array array['meta', 'record', 'private', 'audit'] loop
+    foreach name in array array['meta', 'record', 'private', 'audit', 'usage', 'node'] loop
         execute format('alter table keyward.%I owner to keyward_owner', name);
     end loop;
     alter function keyward.only_in_a_commit() owner to keyward_owner;
@@ -55,4 +56,15 @@ begin
     grant update (rev, chain) on keyward.meta to keyward_writer;
     grant insert, update on keyward.record to keyward_writer;
     grant select, insert on keyward.audit to keyward_writer;
+
+    -- Every sidecar says how often keys were used, and of nodes only what it is itself.
+    grant select, insert, update on keyward.usage to keyward_reader, keyward_writer;
+    grant delete on keyward.usage to keyward_writer;
+    grant select, insert, update, delete on keyward.node to keyward_reader, keyward_writer;
+    alter table keyward.node enable row level security;
+    drop policy if exists reader on keyward.node;
+    create policy reader on keyward.node to keyward_reader
+        using (owner = current_user) with check (owner = current_user);
+    drop policy if exists writer on keyward.node;
+    create policy writer on keyward.node to keyward_writer using (true) with check (owner = current_user);
 end $$;

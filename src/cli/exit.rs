@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::app;
 use crate::config::Mistakes;
 use crate::manage;
+use crate::store::ledger::LedgerError;
 use crate::store::record::Kind;
 use crate::store::{CommitError, StoreError};
 
@@ -119,6 +120,15 @@ impl From<manage::Failure> for Failure {
                 manage::Failure::Store(error) => Self::Store(error),
                 other => Self::Failed(other.to_string()),
             },
+        }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::None(why) => Self::Failed(why),
+            LedgerError::Store(error) => Self::Store(error),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::audit::{self, AuditCommand};
 use super::console::{Console, Output, printable};
 use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
@@ -80,6 +81,20 @@ pub(super) fn scope(
         let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
         scope::run(command, &session, output, console).await
     })
+}
+
+/// Carries out a command on the audit.
+pub(super) fn audit(
+    path: &Path,
+    command: AuditCommand,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
+    wait(audit::run(command, &store, output, console))
 }
 
 /// Says what is doubtful about a config.

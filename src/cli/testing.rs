@@ -90,6 +90,13 @@ pub(super) fn key_command(words: &str) -> KeyCommand {
     command
 }
 
+/// The command of `keyward audit` that these words are.
+#[track_caller]
+pub(super) fn audit_command(words: &str) -> super::audit::AuditCommand {
+    let super::Command::Audit { command, .. } = command(&format!("audit {words}")) else { panic!("{words}") };
+    command
+}
+
 /// Runs a future on a thread of its own making.
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)

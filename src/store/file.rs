@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use tokio::task::spawn_blocking;
 
 use self::content::{Content, Files, Refused};
+use super::ledger::LedgerError;
 use super::record::{Record, RecordId};
 use super::{Commit, CommitError, Location, Pull, Records, Revision, Store, StoreError};
 use crate::auth::digest::PepperCheck;
@@ -63,6 +64,15 @@ impl FileStore {
             watch: Watch::new(path),
             last: Mutex::default(),
         }))
+    }
+
+    /// There are files, and nothing beside them.
+    pub(super) fn has_no_ledger(&self) -> LedgerError {
+        LedgerError::None(format!(
+            "{} is written by something else, and only that knows who changed what: look there, such as in the history of \
+             the repository it comes from",
+            self.0.name
+        ))
     }
 
     async fn blocking<T: Send + 'static>(

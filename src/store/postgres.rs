@@ -7,6 +7,7 @@
 //! Opening it does not connect: a sidecar that starts while the server is away begins as soon as it is back.
 
 mod address;
+mod ledger;
 mod link;
 mod listen;
 mod read;

@@ -9,6 +9,7 @@
 
 mod create;
 mod database;
+mod ledger;
 mod log;
 mod read;
 mod trouble;

@@ -182,8 +182,7 @@ async fn begin(
     // The statement has no name: one with a name would be lost behind a pooler.
     let asked = asked.iter().map(|(value, kind)| (*value, kind.clone()));
     let mut rows = Box::pin(lease.client().query_typed_raw(sql, asked).await?);
-    let empty = || Trouble::Refused("its table keyward.meta is empty; put a backup in its place".to_owned());
-    let row = rows.try_next().await?.ok_or_else(empty)?;
+    let row = rows.try_next().await?.ok_or_else(Trouble::empty)?;
     Ok((Head::of(&row, check)?, record(&row)?, rows))
 }
 

@@ -113,8 +113,7 @@ async fn format(client: &Client, check: PepperCheck) -> Result<Option<i32>, Trou
         return Ok(None);
     }
     let row = client.query_typed_opt("select format, pepper_check from keyward.meta", &[]).await?;
-    let row =
-        row.ok_or_else(|| Trouble::Refused("its table keyward.meta is empty; put a backup in its place".to_owned()))?;
+    let row = row.ok_or_else(Trouble::empty)?;
     match PepperCheck::from_hex(row.try_get(1)?) == Some(check) {
         true => Ok(Some(row.try_get(0)?)),
         false => Err(Trouble::WrongPepper),

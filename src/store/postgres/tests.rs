@@ -2,6 +2,7 @@
 
 mod formats;
 mod hints;
+mod ledger;
 mod outages;
 mod roles;
 

@@ -24,6 +24,11 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    /// The tables are there, and the row that every store has is not.
+    pub(super) fn empty() -> Self {
+        Self::Refused("its table keyward.meta is empty; put a backup in its place".to_owned())
+    }
+
     /// Whether the server says so with this code.
     pub(super) fn is(&self, codes: &[SqlState]) -> bool {
         match self {

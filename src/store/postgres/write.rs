@@ -80,8 +80,7 @@ pub(super) async fn commit(pool: &Arc<Pool>, mut commit: Commit, check: PepperCh
 pub(super) async fn write(client: &Client, commit: &Commit, check: PepperCheck) -> Result<Revision, Refusal> {
     within(LONG_PATIENCE, "beginning", client.batch_execute(BEGIN)).await?;
     let taken = within(LONG_PATIENCE, "waiting for its write lock", client.query_typed_opt(TAKE, &[])).await?;
-    let empty = || Trouble::Refused("its table keyward.meta is empty; put a backup in its place".to_owned());
-    let head = Head::of(&taken.ok_or_else(empty)?, check)?;
+    let head = Head::of(&taken.ok_or_else(Trouble::empty)?, check)?;
     can_write(head.format)?;
     let Revision { number, chain: previous } = head.revision;
     for round in rounds(&commit.changes) {

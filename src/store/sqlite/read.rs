@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Rows, params};
+use rusqlite::{Connection, OptionalExtension, Rows, params};
 
 use super::database::{Database, Lease, can_read};
 use super::trouble::Trouble;
@@ -106,6 +106,15 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        self.lease.connection()
+    }
+
+    /// Fails if what was read may be of another file.
+    pub(super) fn still(&self) -> Result<(), Trouble> {
+        self.lease.still()
     }
 
     /// The error that a caller of the store gets.

@@ -1,6 +1,7 @@
 //! The embedded store against the laws, and against other processes.
 
 mod files;
+mod ledger;
 
 use std::fs;
 use std::future::Future;

@@ -25,11 +25,20 @@ fn user(place: &Place, role: &str) -> PostgresStore {
     store(&place.database.url(&format!("{}_{role}", place.database.name), ""), 1)
 }
 
+fn as_role(place: &Place, role: &str, sql: &str) -> String {
+    let output = psql(place, role, sql);
+    assert!(output.status.success(), "{role}: {sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn psql(place: &Place, role: &str, sql: &str) -> std::process::Output {
+    place.database.psql(&format!("{}_{role}", place.database.name)).args(["-c", sql]).output().unwrap()
+}
+
 fn refused(place: &Place, role: &str, sql: &str) {
-    let user = format!("{}_{role}", place.database.name);
-    let output = place.database.psql(&user).args(["-c", sql]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("permission denied"), "{role}: {sql}: {said}");
+    let said = String::from_utf8_lossy(&psql(place, role, sql).stderr).into_owned();
+    let is_refused = ["permission denied", "must be owner", "row-level security"].iter().any(|why| said.contains(why));
+    assert!(is_refused, "{role}: {sql}: {said}");
 }
 
 #[tokio::test]
@@ -70,6 +79,12 @@ async fn each_role_may_do_what_it_is_for_and_no_more() {
         ("writer", "update keyward.audit set at = ''"),
         ("writer", "update keyward.meta set floor = 9"),
         ("writer", "truncate keyward.record"),
+        ("reader", "delete from keyward.usage"),
+        ("reader", "insert into keyward.record values ('key', 'k9', 9, '{}')"),
+        ("reader", "insert into keyward.audit values (9, '', '{}', '', '')"),
+        ("reader", "insert into keyward.private values ('password', 'u1', 9, '{}')"),
+        ("reader", "alter table keyward.node disable row level security"),
+        ("reader", "drop policy reader on keyward.node"),
     ] {
         refused(&place, role, sql);
     }
@@ -105,4 +120,36 @@ async fn what_may_only_be_read_is_read_and_refuses_commits() {
     let error = store.commit(commit_of(&[key("k2", "CI")])).await.unwrap_err();
     assert!(matches!(&error, CommitError::ReadOnly(why) if why.contains("standby")), "{error}");
     assert_eq!(place.database.sql("select rev from keyward.meta"), "1");
+}
+
+/// A sidecar says how often keys were used, and of nodes what it is itself.
+#[tokio::test]
+async fn a_sidecar_writes_its_own_node_and_usage_and_nothing_else() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = with_roles();
+    place.database.sql(&format!("create role {}_second login in role keyward_reader", place.database.name));
+    let node = |id: &str, rev: u64| {
+        format!(
+            "insert into keyward.node (id, rev, version, max_staleness, seen_at) values ('{id}', {rev}, '1', 1, now())
+             on conflict (id) do update set rev = excluded.rev"
+        )
+    };
+    as_role(&place, "reader", &node("a", 1));
+    as_role(&place, "second", &node("b", 1));
+    as_role(&place, "reader", &node("a", 2));
+    // What belongs to another is neither seen nor changed, and nobody says that it is another's.
+    assert_eq!(as_role(&place, "reader", "select string_agg(id || rev, ' ') from keyward.node"), "a2");
+    refused(&place, "second", &node("a", 3));
+    as_role(&place, "second", "update keyward.node set rev = 9 where id = 'a'");
+    as_role(&place, "second", "delete from keyward.node where id = 'a'");
+    refused(&place, "second", "update keyward.node set owner = 'somebody'");
+    assert_eq!(as_role(&place, "writer", "select string_agg(id || rev, ' ' order by id) from keyward.node"), "a2 b1");
+    let used = "insert into keyward.usage values ('k1', '0', 1, 1, 'a', null)
+         on conflict (key_id, secret_id) do update set count = usage.count + excluded.count";
+    as_role(&place, "reader", used);
+    as_role(&place, "second", used);
+    assert_eq!(as_role(&place, "writer", "select count from keyward.usage"), "2");
+    assert_eq!(place.database.sql("select rev from keyward.meta"), "0");
 }

@@ -1,0 +1,89 @@
+//! What is kept beside the records, and the tables of older versions.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use super::*;
+use crate::store::ledger::audit::Order;
+use crate::store::ledger::testing::{assert_is_read, assert_touched_lines_are_found, entries};
+use crate::store::ledger::verify::verify;
+
+#[tokio::test]
+async fn the_audit_is_read_from_both_ends() {
+    if !server::is_lacking() {
+        assert_is_read(&Place::new().open()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_was_touched_behind_our_back_is_found() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = RefCell::new(None);
+    let new = || {
+        let new = Place::new();
+        let store = new.open();
+        place.replace(Some(new));
+        store
+    };
+    let edit = |sql: &str| drop(place.borrow().as_ref().unwrap().database.sql(sql));
+    let number = |sql: &str| sql.replace("{audit}", "keyward.audit").replace("{meta}", "keyward.meta");
+    assert_touched_lines_are_found(new, edit, number).await;
+}
+
+/// A database that the first version has made and filled.
+fn of_the_first_version() -> Database {
+    let database = Database::new();
+    database.run(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/postgres/tests/format-1.sql"));
+    database
+}
+
+#[tokio::test]
+async fn tables_of_an_older_version_are_followed_and_brought_up_by_who_owns_them() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place { database: of_the_first_version(), other: store("postgres://localhost/none", 1) };
+    let store = place.open();
+    // Sidecars come first: this one follows what it finds, and changes nothing.
+    let before = everything(&store).await;
+    assert_eq!(before.len(), 5);
+    let since = store.pull(None).await.unwrap().revision;
+    assert_eq!(verify(&store, Some(since)).await.unwrap().breaks, []);
+    let refused = store.commit(commit_of(&[key("k3", "CI")])).await.unwrap_err().to_string();
+    assert!(refused.contains("format 1") && refused.contains("brings it up"), "{refused}");
+    assert_eq!(
+        place.database.sql("select format, rev, to_regclass('keyward.node') is null from keyward.meta"),
+        "1|4|t"
+    );
+
+    assert!(!store.prepare().await.unwrap(), "they were there");
+    assert_eq!(place.database.sql("select format, rev from keyward.meta"), "2|4");
+    assert_eq!(
+        place.database.sql("select (select count(*) from keyward.usage), (select count(*) from keyward.node)"),
+        "0|0"
+    );
+    // The history goes on as it was: no sidecar reads everything anew.
+    assert!(records(pull(&store, Some(since), false).await.unwrap()).await.unwrap().is_empty());
+    assert!(everything(&store).await == before);
+    assert_eq!(store.commit(commit_of(&[key("k3", "CI")])).await.unwrap().number, 5);
+    assert_eq!(records(pull(&store, Some(since), false).await.unwrap()).await.unwrap().len(), 1);
+    assert_eq!(verify(&store, Some(since)).await.unwrap().breaks, []);
+    let actions: Vec<_> = entries(&store, Order::NewestFirst, None, 9).await.into_iter().map(|e| e.action).collect();
+    assert_eq!(actions, ["test.commit", "key.revoke", "key.update", "key.create", "key.create", "store.create"]);
+}
+
+#[tokio::test]
+async fn of_many_who_bring_the_tables_up_at_once_one_does() {
+    if server::is_lacking() {
+        return;
+    }
+    let database = of_the_first_version();
+    let stores: Vec<_> = (0..6).map(|_| store(&database.url("kw", ""), 1)).collect();
+    let brought: Vec<_> = stores.into_iter().map(|store| tokio::spawn(async move { store.prepare().await })).collect();
+    for brought in brought {
+        assert!(!brought.await.unwrap().unwrap());
+    }
+    assert_eq!(database.sql("select format, rev from keyward.meta"), "2|4");
+}
