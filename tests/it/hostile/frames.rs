@@ -339,7 +339,7 @@ impl<'k> Frames<'k> {
         self.add(65, &[open.clone(), rest.clone()], passed(""));
         let bytes: Vec<_> = part[20..].chunks(1).map(|byte| frame(CONTINUATION, 0, 1, byte)).collect();
         let last = frame(CONTINUATION, END_HEADERS, 1, &[]);
-        self.add(65, &[&[open][..], &bytes[..10], &[rest_of(&part, 30)]].concat(), passed(""));
+        self.add(65, &[&[open][..], &bytes[..3], &[rest_of(&part, 23)]].concat(), passed(""));
         self.add(65, &[vec![frame(HEADERS, END_STREAM, 1, &part[..20])], bytes, vec![last]].concat(), Expect::Either);
         let broken = self.begun(BROKEN, &[]);
         let begun = || broken.clone();
