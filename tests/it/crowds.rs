@@ -90,6 +90,30 @@ fn those_that_are_refused_take_no_room() {
 }
 
 #[test]
+fn those_that_are_refused_hear_why_as_long_as_they_are_no_crowd() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "max_connections: 1, workers: 1");
+    let mut first = keyward.connect();
+    assert_eq!(first.exchange(&get(&key)).status, 200);
+    // How many of 300 that come one after another, and stay, hear why: each takes room for a second.
+    let told = || {
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..300 {
+            let mut client = keyward.connect();
+            if client.try_response().is_ok_and(|response| response.status == 503) {
+                clients.push(client);
+            }
+        }
+        clients.len()
+    };
+    let first_time = told();
+    assert!(first_time >= 256, "{first_time}");
+    // On a slow machine the first have been sent away before the last come.
+    until("a crowd is not told", || told() < 300);
+    assert_eq!(first.exchange(&get(&key)).status, 200);
+}
+
+#[test]
 fn one_request_too_many_is_refused_and_not_kept_waiting() {
     let (go, told) = mpsc::channel::<()>();
     let told = Mutex::new(told);

@@ -1,13 +1,20 @@
 //! HTTPS: who gets a connection and who does not, what is told about files that are of no use, and certificates that change
 //! while it runs.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::faults::halves::with_little_room;
 use super::support::certificates::{Authority, Certified};
-use super::support::{Key, Keyward, PATIENCE, Site, Upstream, request, until};
+use super::support::{After, Key, Keyward, PATIENCE, Site, Upstream, request, until};
 use super::tools;
 
 const TLS: &str = "certificate: tls.crt, key: tls.key";
@@ -222,6 +229,56 @@ fn the_client_chooses_http_2_or_1() {
         assert!(curl.out.ends_with(&format!("200{got}")), "{asked} {more}: {}", curl.out);
         assert_eq!(upstream.only().head.values("x-forwarded-proto"), ["https"]);
     }
+}
+
+/// As `an_answer_that_is_not_read_to_its_end_is_not_completed`; but TLS keeps bytes too, when all else seems at rest. Many
+/// clients take the end of a connection for the end of an answer even where TLS has not said so (reliability row 70).
+#[test]
+fn r70_what_tls_has_kept_back_is_not_forgotten() {
+    let upstream = Upstream::scripted(|turn| {
+        let size: usize = turn.head.target()[1..].parse().unwrap();
+        turn.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        turn.wire.send_chunk(&vec![b'x'; size])?;
+        turn.wire.send_chunk(b"")?;
+        Ok(After::Keep)
+    });
+    let ca = Authority::new("root");
+    let (site, key) = site(&upstream, &ca, TLS, "workers: 1, timeouts: { idle: 1s, body: 1s }");
+    let keyward = site.serve();
+    let config = client_of(&ca);
+    let begin = |n: usize| {
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(config.clone(), name).unwrap();
+        let mut stream = StreamOwned::new(tls, with_little_room(keyward.proxy));
+        let size = n * 30_000;
+        write!(stream, "GET /{size} HTTP/1.0\r\nX-API-Key: {}\r\n\r\n", key.value).unwrap();
+        (size, stream)
+    };
+    let clients: Vec<_> = (1..130).map(begin).collect();
+    until("all have been closed", || keyward.metric("keyward_connections_open") == 0.0);
+    let (mut whole, mut cut) = (0, 0);
+    for (size, mut stream) in clients {
+        let mut read = Vec::new();
+        match stream.read_to_end(&mut read) {
+            Ok(_) => {
+                assert!(read.len() > size, "{size}: it looks whole");
+                whole += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{size}: it looks whole to many");
+                cut += 1;
+            }
+        }
+    }
+    assert!(whole > 0 && cut > 0, "{whole} whole, {cut} cut");
+}
+
+fn client_of(ca: &Authority) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Not a test of ciphers: of what becomes of bytes after a good beginning.

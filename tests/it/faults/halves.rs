@@ -80,7 +80,7 @@ fn an_answer_that_is_not_read_to_its_end_is_not_completed() {
 }
 
 /// A connection of which the client's end takes few bytes.
-fn with_little_room(address: std::net::SocketAddr) -> std::net::TcpStream {
+pub(crate) fn with_little_room(address: std::net::SocketAddr) -> std::net::TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let socket = runtime.block_on(async {
         let socket = TcpSocket::new_v4().unwrap();
