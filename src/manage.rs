@@ -1,6 +1,7 @@
 //! What a change of records is, once for the command line and the management API: both say what they want, here it becomes
 //! one commit with its audit entry, or a [`Failure`] that says why not. Nothing here knows of terminals or of HTTP.
 
+pub mod authority;
 pub mod escalation;
 mod failure;
 pub mod key;

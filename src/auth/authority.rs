@@ -1,6 +1,9 @@
-//! Who may manage what: the permissions that there are.
+//! Who may manage what: permissions, the roles that are built in, and what somebody's roles come to. Nobody may anything that
+//! is not here: whoever has no role has no authority but over the own account.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::scope::{Level, Scope};
 
 /// One thing that somebody may do to what Keyward manages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,15 +96,165 @@ impl<'de> Deserialize<'de> for Permission {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A set of permissions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions(u16);
 
-    #[test]
-    fn a_permission_is_read_as_it_is_written() {
-        for (at, permission) in Permission::ALL.into_iter().enumerate() {
-            assert_eq!((permission as usize, Permission::parse(permission.label())), (at, Some(permission)));
+impl Permissions {
+    /// All there are.
+    pub const ALL: Self = Self((1 << Permission::ALL.len()) - 1);
+
+    /// These.
+    pub const fn of(list: &[Permission]) -> Self {
+        let (mut set, mut at) = (0, 0);
+        while at < list.len() {
+            set |= 1 << list[at] as u16;
+            at += 1;
         }
-        assert_eq!(Permission::parse("keys:*"), None);
+        Self(set)
+    }
+
+    /// Whether one is among them.
+    pub const fn has(self, permission: Permission) -> bool {
+        self.0 & 1 << permission as u16 != 0
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those that look and do not touch (C17, V5).
+    #[must_use]
+    pub const fn looking(self) -> Self {
+        self.and(LOOKING)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |permission| self.has(*permission))
     }
 }
+
+const LOOKING: Permissions = Permissions::of(&[
+    Permission::KeysRead,
+    Permission::UsersRead,
+    Permission::RolesRead,
+    Permission::BindingsRead,
+    Permission::ScopesRead,
+    Permission::AuditRead,
+    Permission::UsageRead,
+]);
+
+/// What is done at a project or a scene: people, what they may do and what they did are an organization's (C20, C24).
+const BELOW_ORGANIZATIONS: Permissions = Permissions::of(&[
+    Permission::KeysRead,
+    Permission::KeysWrite,
+    Permission::ScopesRead,
+    Permission::ScopesWrite,
+    Permission::UsageRead,
+    Permission::LeaksWrite,
+]);
+
+/// The names of the roles that are there without a record.
+pub const BUILT_IN: [&str; 3] = ["admin", "observer", "member"];
+
+/// What a role permits that is there without a record. An observer sees all but the audit, which is for admins (C20).
+pub const fn built_in(name: &str) -> Option<Permissions> {
+    const SEEN: Permissions = Permissions(LOOKING.0 & !(1 << Permission::AuditRead as u16));
+    const WORKED_WITH: Permissions =
+        Permissions::of(&[Permission::KeysRead, Permission::ScopesRead, Permission::UsageRead, Permission::LeaksWrite]);
+    match name.as_bytes() {
+        b"admin" => Some(Permissions::ALL),
+        b"observer" => Some(SEEN),
+        b"member" => Some(WORKED_WITH),
+        _ => None,
+    }
+}
+
+/// Permissions within a scope; everywhere, which is the domain level, without one (C19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holding {
+    permissions: Permissions,
+    scope: Option<Scope>,
+}
+
+/// What somebody may do: the union of what the roles give, each within its scope (C16, C18).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authority(Vec<Holding>);
+
+impl Authority {
+    /// Nothing but one's own account.
+    pub const NONE: Self = Self(Vec::new());
+
+    /// What one role gives within a scope.
+    pub fn new(permissions: Permissions, scope: Option<Scope>) -> Self {
+        let below = scope.as_ref().is_some_and(|scope| scope.step().level > Level::Organization);
+        let permissions = if below { permissions.and(BELOW_ORGANIZATIONS) } else { permissions };
+        if permissions == Permissions::default() { Self::NONE } else { Self(vec![Holding { permissions, scope }]) }
+    }
+
+    /// What both give together.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// What both give each by itself.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().flat_map(|a| other.0.iter().map(move |b| (a, b)));
+        let both = pairs.filter_map(|(a, b)| Some((a.permissions.and(b.permissions), common(&a.scope, &b.scope)?)));
+        both.map(|(permissions, scope)| Self::new(permissions, scope)).fold(Self::NONE, Self::or)
+    }
+
+    /// What is left within a scope.
+    #[must_use]
+    pub fn within(&self, scope: Option<&Scope>) -> Self {
+        self.and(&Self(vec![Holding { permissions: Permissions::ALL, scope: scope.cloned() }]))
+    }
+
+    /// What is left for somebody who may only look.
+    #[must_use]
+    pub fn looking(&self) -> Self {
+        self.and(&Self(vec![Holding { permissions: LOOKING, scope: None }]))
+    }
+
+    /// Whether something may be done at a scope; at the domain level without one. Their own account is everybody's (C23).
+    pub fn may(&self, permission: Permission, at: Option<&Scope>) -> bool {
+        permission == Permission::Own || self.0.iter().any(|held| held.permissions.has(permission) && held.reaches(at))
+    }
+
+    /// Whether something may be done anywhere: where is seen when it is known what it is done to.
+    pub fn may_somewhere(&self, permission: Permission) -> bool {
+        permission == Permission::Own || self.0.iter().any(|held| held.permissions.has(permission))
+    }
+
+    /// Whether it includes all of another: nobody hands on what they do not have.
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|held| held.permissions.iter().all(|permission| self.may(permission, held.scope.as_ref())))
+    }
+}
+
+impl Holding {
+    fn reaches(&self, at: Option<&Scope>) -> bool {
+        self.scope.as_ref().is_none_or(|scope| at.is_some_and(|at| scope.covers(at)))
+    }
+}
+
+/// The part of the tree that two scopes have in common; `None` if there is none.
+#[allow(clippy::option_option, reason = "the inner one is the whole tree")]
+fn common(a: &Option<Scope>, b: &Option<Scope>) -> Option<Option<Scope>> {
+    match (a, b) {
+        (None, other) | (other, None) => Some(other.clone()),
+        (Some(a), Some(b)) if a.covers(b) => Some(Some(b.clone())),
+        (Some(a), Some(b)) if b.covers(a) => Some(Some(a.clone())),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "authority/tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use crate::auth::Locksmith;
 use crate::auth::digest::Pepper;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::key::{Alphabet, Brand, KeyFormat, Shape};
-use crate::store::record::{KeyBody, KeyType, Record, RecordId};
+use crate::store::record::{KeyBody, KeyType, Record, RecordId, UserBody, UserState};
 use crate::store::{Commit, CommitError, Expect, Pull, Records, Revision, Store, StoreError};
 
 /// When all tests happen.
@@ -40,6 +40,21 @@ pub(crate) fn key_body(name: &str) -> KeyBody {
         rate_limit: None,
         expires_at: None,
         state: State::Active,
+        created_by: None,
+        created_time: noon(),
+        updated_by: None,
+        updated_time: noon(),
+    }
+}
+
+/// A user who may sign in and nothing else.
+pub(crate) fn user_body(email: &str) -> UserBody {
+    UserBody {
+        email: email.to_owned(),
+        name: None,
+        scope: None,
+        state: UserState::Active,
+        api_access: false,
         created_by: None,
         created_time: noon(),
         updated_by: None,

@@ -18,6 +18,9 @@ pub struct UserBody {
     /// What people call them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Where the account is kept: who manages users there, or above, manages it; at the domain level if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// Whether they may sign in, and their keys may work.
     pub state: UserState,
     /// Whether keys of theirs work; only an admin says so (B4, B5).
