@@ -1,4 +1,17 @@
-//! For those who run Keyward: what state it is in, and that it shall read its config again. It says nothing that is secret.
+//! For those who run Keyward: what state it is in, that it shall read its config again, and under `/v2/` the management API.
+//! [`operation`] is the table of what the API can do, [`api`] the way from a question to an answer.
+
+pub mod api;
+mod caller;
+mod envelope;
+mod index;
+mod input;
+mod keys;
+pub mod operation;
+mod replay;
+mod scopes;
+mod secrets;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +20,8 @@ use std::time::Instant;
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use self::api::Api;
+use self::envelope::Trouble;
 use crate::control::{Ask, Page};
 use crate::lifecycle::{Lifecycle, Reloads};
 use crate::replica::{Replica, Status};
@@ -17,6 +32,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What clients call it, for links; what they say themselves if absent.
+    pub url: Option<String>,
 }
 
 /// What the pages are made of.
@@ -29,24 +46,25 @@ pub struct Admin {
     pub lifecycle: Lifecycle,
     /// Who reads the config again; `None` where it is not in a file.
     pub reloads: Option<Reloads>,
+    /// The management API.
+    pub api: Api,
 }
 
 impl Admin {
     /// The page that is asked for.
-    pub async fn page(&self, ask: &Ask) -> Page {
+    pub async fn page(&self, ask: Ask) -> Page {
+        if ask.path.starts_with("/v2/") {
+            return self.api.answer(ask).await;
+        }
         match (ask.path.as_str(), &self.reloads) {
             ("/status", _) if ask.only_looks() => self.status(),
             ("/status", _) => Page::not_allowed("GET, HEAD"),
             ("/-/reload", Some(_)) if ask.method != Method::POST => Page::not_allowed("POST"),
-            ("/-/reload", Some(_)) if ask.is_of_web_page => Page::text(StatusCode::FORBIDDEN, "not for web pages\n"),
+            ("/-/reload", Some(_)) if ask.is_of_web_page() => Page::text(StatusCode::FORBIDDEN, "not for web pages\n"),
             ("/-/reload", Some(reloads)) => reload(reloads).await,
             _ => {
-                let message = "not found; there are /status and POST /-/reload";
-                let error = json!({"code": "not_found", "message": message});
-                page(
-                    StatusCode::NOT_FOUND,
-                    &json!({"success": false, "result": null, "links": null, "errors": [error]}),
-                )
+                let message = "not found; there are /status, POST /-/reload and the management API under /v2/";
+                Trouble::new(StatusCode::NOT_FOUND, "not_found", message).page()
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 
 pub use self::reload::Watched;
 use self::reload::{Fixed, Parts, Reloader};
-use crate::admin::Admin;
+use crate::admin::{Admin, api::Api};
 use crate::config::Config;
 use crate::control::{self, Ask, Page};
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
@@ -94,17 +94,18 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let fixed = Fixed::of(&config);
     let Config { proxy, admin, ops, sync, store, locksmith, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
-    let admin_listener = admin.map(|admin| bind("admin.listen", admin.listen)).transpose()?;
+    let admin_listener = admin.as_ref().map(|admin| bind("admin.listen", admin.listen)).transpose()?;
     let ops_listener = ops.as_ref().map(|ops| bind("ops.listen", ops.listen)).transpose()?;
     let probes = Arc::new(ArcSwapOption::new(ops.and_then(|ops| ops.probes)));
 
     // Not made where there is none: a volume that is not mounted would turn every key into an unknown one.
-    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
+    let store = Arc::new(AnyStore::open_existing(&store, locksmith.pepper.check())?);
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();
     let (poll_interval, poll) = watch::channel(sync.poll_interval);
-    let sync = Sync::new(store, writer, poll, metrics.clone(), lifecycle.clone());
+    let sync = Sync::new(store.clone(), writer, poll, metrics.clone(), lifecycle.clone());
+    let applied = sync.applied();
     tasks.spawn(async move {
         sync.run().await;
         Ok(())
@@ -124,12 +125,10 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     })?;
     let (reloads, asked) = Reloads::new();
     let reloads = watched.is_some().then_some(reloads);
-    let admin = Admin { replica: replica.clone(), metrics: metrics.clone(), lifecycle: lifecycle.clone(), reloads };
-    let admin = Arc::new(admin);
-    let admin = serve_pages(&mut tasks, admin_listener, move |ask| {
-        let admin = admin.clone();
-        async move { admin.page(&ask).await }
-    })?;
+    let url = admin.and_then(|admin| admin.url);
+    let api = Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), url);
+    let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
+    let admin = serve_admin(&mut tasks, admin_listener, parts, reloads, api)?;
 
     let address = proxy_listener.local_addr()?;
     let workers = proxy.workers.count;
@@ -206,6 +205,24 @@ fn explain(ended: Option<Result<std::io::Result<()>, JoinError>>) -> String {
 
 fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
+}
+
+/// Serves the pages and the API for those who run it.
+fn serve_admin(
+    tasks: &mut JoinSet<std::io::Result<()>>,
+    listener: Option<TcpListener>,
+    (replica, metrics, lifecycle): (Arc<Replica>, Arc<Metrics>, Lifecycle),
+    reloads: Option<Reloads>,
+    api: Api,
+) -> Result<Option<SocketAddr>, Error> {
+    if listener.is_some() {
+        tasks.spawn(api.follow());
+    }
+    let admin = Arc::new(Admin { replica, metrics, lifecycle, reloads, api });
+    serve_pages(tasks, listener, move |ask| {
+        let admin = admin.clone();
+        async move { admin.page(ask).await }
+    })
 }
 
 fn serve_pages<A, F>(

@@ -204,7 +204,11 @@ impl Parts {
         let sync = sync_of(&raw.sync, store.as_ref(), report);
         let log = log_of(&raw.log, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
-        let admin = listeners.admin.map(|listen| admin::Config { listen });
+        let url = raw
+            .admin
+            .as_ref()
+            .and_then(|admin| report.take(&OptionPath::of(["admin", "url"]), values::base_url(&admin.url)));
+        let admin = listeners.admin.map(|listen| admin::Config { listen, url: url.flatten() });
         let upstream = proxy.as_ref().map(|proxy| (&proxy.upstream, proxy.upstream_protocol));
         let ops = ops::ops(raw.ops.as_ref(), listeners.ops, upstream, report);
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());

@@ -1,13 +1,16 @@
-//! A small HTTP server for the control plane: short questions and pages, nothing streamed, nothing uploaded.
+//! A small HTTP server for the control plane: short questions and pages. Nothing is streamed, and what is sent along is read
+//! only by those who ask for it, up to a limit of theirs.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +23,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A question. Its body, if it has one, is not read.
+/// A question.
 pub struct Ask {
     /// What is to be done.
     pub method: Method,
@@ -28,14 +31,52 @@ pub struct Ask {
     pub path: String,
     /// The query, empty if there is none.
     pub query: String,
-    /// Whether a web page asks, which browsers let it do from anywhere.
-    pub is_of_web_page: bool,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Who asks: the other end of the connection.
+    pub peer: IpAddr,
+    /// What is sent along, until it is read.
+    body: Option<Incoming>,
+}
+
+/// Why what is sent along cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is longer than the limit.
+    TooLong,
+    /// It broke off.
+    Broken,
 }
 
 impl Ask {
     /// Whether it only wants to see something.
     pub fn only_looks(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    /// Whether a web page asks, which browsers let it do from anywhere.
+    pub fn is_of_web_page(&self) -> bool {
+        self.headers.contains_key(ORIGIN)
+    }
+
+    /// Reads what is sent along, the first time that it is called.
+    ///
+    /// # Errors
+    /// When that is more than `limit` bytes, or breaks off.
+    pub async fn read(&mut self, limit: usize) -> Result<Bytes, Unread> {
+        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(Unread::TooLong);
+        }
+        let mut read = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+            if read.len() + data.len() > limit {
+                return Err(Unread::TooLong);
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok(read.freeze())
     }
 }
 
@@ -47,8 +88,8 @@ pub struct Page {
     pub content_type: &'static str,
     /// What it says.
     pub body: String,
-    /// The methods that are understood, where the one of the question is not.
-    pub allow: Option<&'static str>,
+    /// What else is said beside it.
+    pub headers: HeaderMap,
 }
 
 impl Page {
@@ -59,13 +100,14 @@ impl Page {
 
     /// Something of a media type.
     pub fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
-        Self { status, content_type, body, allow: None }
+        Self { status, content_type, body, headers: HeaderMap::new() }
     }
 
     /// The method is not one of these, which are given as the value of `Allow`.
     pub fn not_allowed(allow: &'static str) -> Self {
-        let page = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("only {}\n", allow.replace(", ", " and ")));
-        Self { allow: Some(allow), ..page }
+        let mut page = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("only {}\n", allow.replace(", ", " and ")));
+        page.headers.insert(ALLOW, HeaderValue::from_static(allow));
+        page
     }
 }
 
@@ -83,8 +125,8 @@ where
     let (answer, room) = (Arc::new(answer), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match listener.accept().await {
+            Ok((socket, peer)) => (socket, peer.ip().to_canonical()),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections of the control plane");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -93,7 +135,7 @@ where
         };
         let answer = answer.clone();
         let service = service_fn(move |request| {
-            let page = answer(ask(&request));
+            let page = answer(ask(request, peer));
             async { Ok::<_, Infallible>(response(page.await)) }
         });
         let mut builder = Builder::new();
@@ -107,20 +149,17 @@ where
     }
 }
 
-fn ask(request: &Request<Incoming>) -> Ask {
-    let uri = request.uri();
-    let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
-    let is_of_web_page = request.headers().contains_key(ORIGIN);
-    Ask { method: request.method().clone(), path, query, is_of_web_page }
+fn ask(request: Request<Incoming>, peer: IpAddr) -> Ask {
+    let (parts, body) = request.into_parts();
+    let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
+    Ask { method: parts.method, path, query, headers: parts.headers, peer, body: Some(body) }
 }
 
 fn response(page: Page) -> Response<String> {
     let mut response = Response::new(page.body);
     *response.status_mut() = page.status;
+    *response.headers_mut() = page.headers;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(allow) = page.allow {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    }
     response
 }

@@ -36,6 +36,18 @@ pub struct Session<S> {
     pub now: Timestamp,
 }
 
+impl<S> Session<S> {
+    /// As records say who made or changed them: by id alone where it is a user or a key (V17).
+    pub fn who(&self) -> &str {
+        who(&self.actor)
+    }
+}
+
+/// Of an actor such as `key:ID`, the id.
+fn who(actor: &str) -> &str {
+    ["key:", "user:"].into_iter().find_map(|kind| actor.strip_prefix(kind)).unwrap_or(actor)
+}
+
 /// A record of one kind, its body read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stored<B> {

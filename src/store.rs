@@ -21,6 +21,7 @@ pub mod sqlite;
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -210,6 +211,25 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When an expectation does not hold, or the store cannot be written.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Revision, CommitError>> + Send;
+}
+
+/// A store that several parts of the program share.
+impl<S: Store> Store for Arc<S> {
+    fn pull(&self, since: Option<Revision>) -> impl Future<Output = Result<Pull, StoreError>> + Send {
+        S::pull(self, since)
+    }
+
+    fn changed(&self, since: Option<Revision>) -> impl Future<Output = ()> + Send {
+        S::changed(self, since)
+    }
+
+    fn get(&self, id: &RecordId) -> impl Future<Output = Result<(Revision, Option<Record>), StoreError>> + Send {
+        S::get(self, id)
+    }
+
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Revision, CommitError>> + Send {
+        S::commit(self, commit)
+    }
 }
 
 /// Where a store is, as the config writes it.

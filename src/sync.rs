@@ -54,6 +54,8 @@ pub struct Sync<S> {
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     revision: Option<Revision>,
+    /// What of the store is in the replica, for those who wait for something to be in force.
+    applied: watch::Sender<Option<Revision>>,
 }
 
 impl<S: Store> Sync<S> {
@@ -65,7 +67,12 @@ impl<S: Store> Sync<S> {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self { store, writer, poll_interval, metrics, lifecycle, revision: None }
+        Self { store, writer, poll_interval, metrics, lifecycle, revision: None, applied: watch::Sender::new(None) }
+    }
+
+    /// The revision that the replica has come to, each time that it comes to another one.
+    pub fn applied(&self) -> watch::Receiver<Option<Revision>> {
+        self.applied.subscribe()
     }
 
     /// Runs for ever.
@@ -111,6 +118,8 @@ impl<S: Store> Sync<S> {
         }
         self.revision = Some(pull.revision);
         self.writer.prove(began);
+        let revision = self.revision;
+        self.applied.send_if_modified(|applied| std::mem::replace(applied, revision) != revision);
         Ok(pulled)
     }
 

@@ -39,14 +39,15 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         let config = config::load(&path, &Overrides::default())?;
         let store = open(&config.store, &config.locksmith, false, console).await?;
         let session = world.session(config.locksmith.clone(), store);
-        let key = make_key("demo", Access::ReadWrite, &session).await?;
-        let read_only = make_key("demo read-only", Access::ReadOnly, &session).await?;
+        let key = make_key("demo", Access::ReadWrite, None, &session).await?;
+        let read_only = make_key("demo read-only", Access::ReadOnly, None, &session).await?;
+        let management = make_key("demo management", Access::ReadWrite, Some("admin"), &session).await?;
 
         let logs = Logs::start(&config.log);
         logs.install(&config.log);
         let app = app::start(config, None, &logs)?;
         app.loaded().await;
-        let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only };
+        let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only, management: &management };
         demo.tell(output, console)?;
         app.until_stopped().await?;
         console.note("stopped");
@@ -55,9 +56,16 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
 }
 
 /// Makes a key, and hands over its value.
-async fn make_key(name: &str, access: Access, session: &Session<AnyStore>) -> Result<Secret, Failure> {
+async fn make_key(
+    name: &str,
+    access: Access,
+    role: Option<&str>,
+    session: &Session<AnyStore>,
+) -> Result<Secret, Failure> {
     let name = name.parse().map_err(|error: NotAValue| Failure::Failed(error.to_string()))?;
-    Ok(session.create_key(NewKey::named(name, access)).await?.secret)
+    let role = role.map(str::parse).transpose().map_err(|error: NotAValue| Failure::Failed(error.to_string()))?;
+    let new = NewKey { role, ..NewKey::named(name, access) };
+    Ok(session.create_key(new).await?.secret)
 }
 
 fn failed(error: std::io::Error) -> Failure {
@@ -70,6 +78,7 @@ struct Demo<'d> {
     upstream: SocketAddr,
     key: &'d Secret,
     read_only: &'d Secret,
+    management: &'d Secret,
 }
 
 impl Demo<'_> {
@@ -80,6 +89,7 @@ impl Demo<'_> {
                 console.json(&json!({
                     "proxy": url(Some(self.app.proxy)), "admin": url(self.app.admin), "ops": url(self.app.ops),
                     "upstream": url(Some(self.upstream)), "key": self.key.reveal(), "read_only_key": self.read_only.reveal(),
+                    "management_key": self.management.reveal(),
                 }))?;
             }
             Output::Table => console.line(self.text())?,
@@ -112,13 +122,20 @@ impl Demo<'_> {
              # what Prometheus and people see\n\
              curl {ops}/metrics\n\
              curl {admin}/status\n\n\
+             # keys by the management API: the list, and a new one, whose value is shown once\n\
+             curl -H 'Authorization: Bearer {management}' {admin}/v2/keys\n\
+             curl -H 'Authorization: Bearer {management}' --json '{NEW_KEY}' {admin}/v2/keys\n\n\
              Ctrl-C ends it; nothing is left behind.",
+            management = self.management.reveal(),
             upstream = self.upstream,
             ops = address(self.app.ops),
             admin = address(self.app.admin),
         )
     }
 }
+
+/// A key as the management API makes it.
+const NEW_KEY: &str = r#"{"type":"api","name":"Example","permissions":[],"ips":[]}"#;
 
 /// A folder of our own that goes away with the demo.
 struct Folder(PathBuf);

@@ -387,11 +387,14 @@ impl Default for IdentityHeaders {
 pub(crate) struct Admin {
     /// The address and port of the management API.
     pub(crate) listen: String,
+    /// What its clients call it, for links to next pages; empty for what they say themselves in `Host`.
+    #[schemars(example = "https://keys.example.com")]
+    pub(crate) url: String,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8081".to_owned() }
+        Self { listen: "127.0.0.1:8081".to_owned(), url: String::new() }
     }
 }
 

@@ -244,6 +244,19 @@ pub(super) fn identity_prefix(text: &str) -> Result<String, String> {
     }
 }
 
+/// What clients call this server: `https://keys.example.com`, without a path. Empty for nothing.
+pub(super) fn base_url(text: &str) -> Result<Option<String>, &'static str> {
+    const WHY: &str = "must be http:// or https:// and a host, such as https://keys.example.com";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url: http::Uri = text.parse().map_err(|_| WHY)?;
+    let is_whole =
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && !text.contains(['@', '#']);
+    if is_whole && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(WHY) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,8 +6,8 @@ use crate::store::{CommitError, StoreError};
 /// Something that cannot be what it is given as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The field it was given in, as records name it.
-    pub field: &'static str,
+    /// The field it was given in.
+    pub field: String,
     /// What is wrong, and what to write instead.
     pub why: String,
 }

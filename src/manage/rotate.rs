@@ -8,7 +8,7 @@ use super::{ATTEMPTS, Failure, Session, Stored, StoredSecret};
 use crate::auth::grant::Timestamp;
 use crate::auth::key::Secret;
 use crate::store::record::{KeyBody, RecordId, SecretBody, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::store::{Change, Commit, Expect, Store};
 
 /// A key with a new value.
 pub struct Rotated {
@@ -28,21 +28,31 @@ impl<S: Store> Session<S> {
     pub async fn rotate_key(&self, id: &str, end: Option<Timestamp>) -> Result<Rotated, Failure> {
         let mut attempt = 1;
         loop {
-            let mut key = self.key(id).await?;
-            refuse_revoked(id, &key.body)?;
+            let key = self.key(id).await?;
             let others = self.secrets_of(id).await?;
-            key.body.updated_by = Some(self.actor.clone());
-            key.body.updated_time = self.now;
-            let secret = self.locksmith.format.generate(key.body.env)?;
-            match self.store.commit(self.rotation(&key, &secret, &others, end)).await {
-                Ok(revision) => {
-                    let key = Stored { revision: revision.number, ..key };
-                    return Ok(Rotated { key, secret, others: others.len() });
-                }
-                Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error.into()),
+            match self.rotate_key_beside(key, &others, end).await {
+                Err(Failure::Outrun(_)) if attempt < ATTEMPTS => attempt += 1,
+                done => return done,
             }
         }
+    }
+
+    /// The same for a key, and all of its values, that have been read already.
+    ///
+    /// # Errors
+    /// When it is revoked, it or one of them has changed since, or the store cannot be written.
+    pub async fn rotate_key_beside(
+        &self,
+        mut key: Stored<KeyBody>,
+        others: &[StoredSecret],
+        end: Option<Timestamp>,
+    ) -> Result<Rotated, Failure> {
+        refuse_revoked(&key.id, &key.body)?;
+        key.body.updated_by = Some(self.who().to_owned());
+        key.body.updated_time = self.now;
+        let secret = self.locksmith.format.generate(key.body.env)?;
+        let revision = self.store.commit(self.rotation(&key, &secret, others, end)).await?;
+        Ok(Rotated { key: Stored { revision: revision.number, ..key }, secret, others: others.len() })
     }
 
     /// The commit of a rotation. It touches the key too, so that it fails if the key is revoked at the same time.

@@ -54,6 +54,20 @@ impl FromStr for UserName {
     }
 }
 
+/// The name of a role, which is also its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleName(pub Box<str>);
+
+impl FromStr for RoleName {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        let fits = is_key_id(text);
+        fits.then(|| Self(text.into()))
+            .ok_or(NotAValue("names of roles are 1 to 64 of A-Z a-z 0-9 . _ -, such as admin"))
+    }
+}
+
 /// Whether a text is that long at most, not empty, and fits on a line.
 fn is_line(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.chars().count()) && !text.contains(char::is_control)

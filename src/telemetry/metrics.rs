@@ -1,6 +1,7 @@
 //! Every metric, in one struct. Labels are closed enums and every series exists from the start, so that `rate()` sees the
 //! first event. No key, path or address is ever a label.
 
+mod admin;
 mod config;
 mod labels;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+pub use self::admin::AdminMetrics;
 pub use self::config::ConfigMetrics;
 pub use self::labels::{Decision, Failure, Outcome, Refused};
 use super::histogram::DurationHistogram;
@@ -124,6 +126,8 @@ pub struct Metrics {
     pub sync: SyncMetrics,
     /// Of the config.
     pub config: ConfigMetrics,
+    /// Of the management API.
+    pub admin: AdminMetrics,
     /// Log lines that were dropped because the queue was full.
     pub log_dropped: IntCounter,
 }
@@ -139,6 +143,7 @@ impl Metrics {
             proxy: proxy_metrics(&registry)?,
             sync: sync_metrics(&registry)?,
             config: ConfigMetrics::new(&registry)?,
+            admin: AdminMetrics::new(&registry)?,
             log_dropped: counter(
                 &registry,
                 "keyward_log_dropped_total",

@@ -78,7 +78,7 @@ fn the_object_is_all_that_a_script_needs() {
     let mut demo = Demo::start(&["--output", "json"]);
     let object = demo.object();
     let names: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["admin", "key", "ops", "proxy", "read_only_key", "upstream"]);
+    assert_eq!(names, ["admin", "key", "management_key", "ops", "proxy", "read_only_key", "upstream"]);
     let [proxy, upstream] = ["proxy", "upstream"].map(|name| address(&object, name));
     let (key, read_only) = (object["key"].as_str().unwrap(), object["read_only_key"].as_str().unwrap());
     assert_eq!(send(address(&object, "ops"), "GET", "/readyz", &[]).status, 200);
@@ -138,7 +138,7 @@ fn its_curl_lines_give_what_they_promise() {
         }
         ran += 1;
     }
-    assert_eq!(ran, 12, "{text}");
+    assert_eq!(ran, 14, "{text}");
     assert!(text.contains("401, <error>… Access Denied"), "{text}");
     let ended = demo.end("INT");
     assert!(ended.err.contains("stopped"), "{ended:?}");

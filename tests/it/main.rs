@@ -16,6 +16,7 @@ mod grpc; // calls by a library, to a server of the same
 mod hostile; // what attackers send, by row of the catalogue
 mod http2; // the same rules for those who speak HTTP/2
 mod limits; // how often a key may be used
+mod management; // the API by which keys are made, changed and deleted
 mod postgres; // keys in a database that many share
 mod proxy_protocol; // who the client is, as a balancer tells it
 mod reload; // another config, while it runs

@@ -89,6 +89,7 @@ impl Changes {
             rate_limit: self.rate_limit.map(|limit| limit.0),
             expires_at: (self.never_expires || expires_at.is_some()).then_some(expires_at),
             user: (self.no_user || self.user.is_some()).then_some(self.user),
+            enabled: None,
         })
     }
 }
@@ -100,7 +101,7 @@ pub(super) async fn update<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let changed = session.update_key(&args.id, &args.changes.patch(session.now)?).await?;
+    let changed = session.update_key(&args.id, &args.changes.patch(session.now)?, None).await?;
     tell(&changed, output, console)
 }
 
@@ -121,7 +122,7 @@ pub(super) async fn set_state<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let changed = session.set_key_state(&id, state, reason.as_deref()).await?;
+    let changed = session.set_key_state(&id, state, reason.as_deref(), None).await?;
     tell(&changed, output, console)
 }
 

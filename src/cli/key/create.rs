@@ -12,7 +12,7 @@ use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::flags::{Env, end};
 use crate::manage::key::{Draft, NewKey};
-use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, UserName};
+use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, RoleName, UserName};
 use crate::manage::{Session, Stored};
 use crate::store::Store;
 use crate::store::record::KeyBody;
@@ -22,6 +22,7 @@ Examples:
   keyward key create --name CI
   keyward key create --name Monitoring --read-only --ip 10.0.0.0/8 --expires 90d
   keyward key create --name Acme --scope organization:acme/project:p1 --output json
+  keyward key create --name admin --role admin
   K=$(keyward key create --name CI)
 
 The value is printed once, on stdout alone. It cannot be shown again: only a digest of it is stored.";
@@ -54,6 +55,10 @@ pub(crate) struct CreateArgs {
     /// Who it is handed to, where the upstream wants to know users
     #[arg(long)]
     user: Option<UserName>,
+    /// What it may manage by the API, within its scope: admin (all), observer (look), member (nothing), or a role of
+    /// your own; nothing if not given
+    #[arg(long)]
+    role: Option<RoleName>,
     /// Its id, if it must be a certain one
     #[arg(long)]
     id: Option<KeyId>,
@@ -74,6 +79,7 @@ impl CreateArgs {
             ips: self.ips,
             rate_limit: self.rate_limit.and_then(|limit| limit.0),
             expires_at: self.expires.map(|expiry| end(expiry, now)).transpose()?,
+            role: self.role,
         })
     }
 }

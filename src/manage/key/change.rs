@@ -30,6 +30,8 @@ pub struct Patch {
     pub expires_at: Option<Option<Timestamp>>,
     /// Who it was handed to.
     pub user: Option<Option<UserName>>,
+    /// Whether it works. A patch revokes nothing: that is final, and has an action of its own in the audit.
+    pub enabled: Option<bool>,
 }
 
 impl Patch {
@@ -58,6 +60,9 @@ impl Patch {
         if let Some(user) = &self.user {
             body.user = user.as_ref().map(|user| user.0.clone());
         }
+        if let Some(enabled) = self.enabled {
+            body.state = if enabled { State::Active } else { State::Disabled };
+        }
     }
 }
 
@@ -84,24 +89,30 @@ impl Changed {
 }
 
 impl<S: Store> Session<S> {
-    /// Changes what a key is.
+    /// Changes what a key is; with `expected`, only if that revision was the last to touch it.
     ///
     /// # Errors
     /// When there is no such key, it is revoked, others keep changing it, or the store cannot be written.
-    pub async fn update_key(&self, id: &str, patch: &Patch) -> Result<Changed, Failure> {
+    pub async fn update_key(&self, id: &str, patch: &Patch, expected: Option<u64>) -> Result<Changed, Failure> {
         let edit = |body: &mut KeyBody| {
             refuse_revoked(id, body)?;
             patch.apply(body);
             Ok(())
         };
-        self.change_key(id, ("key.update", None), edit).await
+        self.change_key(id, ("key.update", None), expected, edit).await
     }
 
     /// Disables, enables or revokes a key; the reason is for the audit.
     ///
     /// # Errors
     /// As for [`Session::update_key`]; a key that is revoked can be revoked again, which changes nothing.
-    pub async fn set_key_state(&self, id: &str, state: State, reason: Option<&str>) -> Result<Changed, Failure> {
+    pub async fn set_key_state(
+        &self,
+        id: &str,
+        state: State,
+        reason: Option<&str>,
+        expected: Option<u64>,
+    ) -> Result<Changed, Failure> {
         let action = match state {
             State::Active => "key.enable",
             State::Disabled => "key.disable",
@@ -114,7 +125,7 @@ impl<S: Store> Session<S> {
             body.state = state;
             Ok(())
         };
-        self.change_key(id, (action, reason), edit).await
+        self.change_key(id, (action, reason), expected, edit).await
     }
 
     /// Changes a key: reads it, edits it, and writes it if nobody was quicker, else starts over.
@@ -122,17 +133,21 @@ impl<S: Store> Session<S> {
         &self,
         id: &str,
         (action, reason): (&'static str, Option<&str>),
-        edit: impl Fn(&mut KeyBody) -> Result<(), Failure>,
+        expected: Option<u64>,
+        edit: impl Fn(&mut KeyBody) -> Result<(), Failure> + Send + Sync,
     ) -> Result<Changed, Failure> {
         let mut attempt = 1;
         loop {
             let before = self.key(id).await?;
+            if expected.is_some_and(|expected| expected != before.revision) {
+                return Err(Failure::Outrun(RecordId::key(id)));
+            }
             let mut body = before.body.clone();
             edit(&mut body)?;
             if body == before.body {
                 return Ok(Changed::No(before));
             }
-            body.updated_by = Some(self.actor.clone());
+            body.updated_by = Some(self.who().to_owned());
             body.updated_time = self.now;
             let (detail, fields) = audit_of(&before, &body, reason);
             let changes = self.changes_of(&before, &body).await?;

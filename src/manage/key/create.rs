@@ -8,9 +8,11 @@ use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::key::Secret;
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
-use crate::manage::values::{KeyId, KeyName, Net, UserName};
-use crate::manage::{ATTEMPTS, Failure, Session, Stored, with_all_above};
-use crate::store::record::{KeyBody, KeyType, Kind, RecordId, ScopeBody, ScopeState, SecretBody, new_id, to_json};
+use crate::manage::values::{KeyId, KeyName, Net, RoleName, UserName};
+use crate::manage::{ATTEMPTS, Failure, Session, Stored, who, with_all_above};
+use crate::store::record::{
+    BindingBody, KeyBody, KeyType, Kind, RecordId, ScopeBody, ScopeState, SecretBody, Subject, new_id, to_json,
+};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
 /// What a new key shall be.
@@ -33,13 +35,16 @@ pub struct NewKey {
     pub rate_limit: Option<Limit>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// What it may manage, within its scope; nothing if absent.
+    pub role: Option<RoleName>,
 }
 
 impl NewKey {
     /// A key with a name and nothing else that is special about it.
     pub fn named(name: KeyName, access: Access) -> Self {
         let (ips, env) = (Vec::new(), Environment::Live);
-        Self { id: None, name, user: None, scope: None, env, access, ips, rate_limit: None, expires_at: None }
+        let (id, user, scope, rate_limit, expires_at, role) = (None, None, None, None, None, None);
+        Self { id, name, user, scope, env, access, ips, rate_limit, expires_at, role }
     }
 }
 
@@ -52,6 +57,7 @@ pub struct Draft {
     /// Its value.
     pub secret: Secret,
     secret_body: SecretBody,
+    binding: Option<(String, BindingBody)>,
 }
 
 /// A key that was made.
@@ -87,14 +93,16 @@ impl Draft {
             rate_limit: new.rate_limit,
             expires_at: new.expires_at,
             state: State::Active,
-            created_by: Some(actor.to_owned()),
+            created_by: Some(who(actor).to_owned()),
             created_time: now,
-            updated_by: Some(actor.to_owned()),
+            updated_by: Some(who(actor).to_owned()),
             updated_time: now,
         };
         let hint = locksmith.format.hint(secret.reveal()).map(str::to_owned);
         let secret_body = SecretBody { key: id.clone(), hint, shape: None, not_after: None, created_time: now };
-        Ok(Self { id, body, secret, secret_body })
+        let binding = new.role.map(|role| Ok((new_id(now)?, binding(&id, role, &body))));
+        let binding = binding.transpose().map_err(|error: getrandom::Error| error)?;
+        Ok(Self { id, body, secret, secret_body, binding })
     }
 
     /// The changes that make the key, owners before what they own.
@@ -102,7 +110,8 @@ impl Draft {
         let absent = |id, body| Change { id, expect: Expect::Absent, body: Some(body) };
         let key = absent(RecordId::key(&self.id), to_json(&self.body));
         let secret = absent(RecordId::secret(self.secret.digest(&locksmith.pepper)), to_json(&self.secret_body));
-        scopes.chain([key, secret]).collect()
+        let binding = self.binding.iter().map(|(id, body)| absent(RecordId::new(Kind::Binding, id), to_json(body)));
+        scopes.chain([key, secret]).chain(binding).collect()
     }
 
     /// All records that the key needs, its scopes included, for stores that something else writes.
@@ -113,7 +122,19 @@ impl Draft {
         let digest = self.secret.digest(&locksmith.pepper).to_record_id();
         let key = json!({ "kind": Kind::Key, "id": self.id, "body": self.body });
         let secret = json!({ "kind": Kind::Secret, "id": digest, "body": self.secret_body });
-        scopes.chain([key, secret]).collect()
+        let binding = self.binding.iter().map(|(id, body)| json!({ "kind": Kind::Binding, "id": id, "body": body }));
+        scopes.chain([key, secret]).chain(binding).collect()
+    }
+}
+
+/// What lets a key manage what is in its scope.
+fn binding(id: &str, role: RoleName, key: &KeyBody) -> BindingBody {
+    BindingBody {
+        subject: Subject::Key(id.into()),
+        role: role.0,
+        scope: key.scope.clone(),
+        created_by: key.created_by.clone(),
+        created_time: key.created_time,
     }
 }
 
@@ -134,16 +155,20 @@ impl<S: Store> Session<S> {
                 Err(error) => return Err(error.into()),
             }
         };
-        let Draft { id, body, secret, .. } = draft;
+        let Draft { id, body, secret, secret_body: _, binding: _ } = draft;
         Ok(Created { key: Stored { id: id.into(), revision, body }, secret, scopes })
     }
 
     fn creation(&self, draft: &Draft, scopes: &[Scope]) -> Commit {
         let names: Vec<String> = scopes.iter().map(Scope::to_string).collect();
+        let mut detail = json!({ "target": target(&draft.id), "after": draft.body, "created_scopes": names });
+        if let Some((id, binding)) = &draft.binding {
+            detail["binding"] = json!({ "id": id, "role": binding.role, "scope": binding.scope });
+        }
         Commit {
             actor: self.actor.clone(),
             action: "key.create",
-            detail: json!({ "target": target(&draft.id), "after": draft.body, "created_scopes": names }),
+            detail,
             changes: draft.changes(&self.locksmith, scopes.iter().map(|scope| self.new_scope(scope))),
         }
     }

@@ -205,6 +205,20 @@ impl Keyward {
         Client::connect(self.admin).exchange(&request("GET", target, &[], b""))
     }
 
+    /// Where the management API is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Asks the management API for something, over a new connection.
+    #[track_caller]
+    pub(crate) fn manage(&self, key: &Key, method: &str, target: &str, body: &str) -> Response {
+        let (bearer, json) = (key.bearer(), ("Content-Type", "application/json"));
+        let fields = [("Authorization", bearer.as_str()), json];
+        let fields = if body.is_empty() { &fields[..1] } else { &fields[..] };
+        Client::connect(self.admin).exchange(&request(method, target, fields, body.as_bytes()))
+    }
+
     /// Asks it to read its config again.
     #[track_caller]
     pub(crate) fn reload(&self) -> Response {

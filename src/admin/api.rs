@@ -1,0 +1,264 @@
+//! From a question to an answer: which operation, who asks, whether they may, what they send, and what comes of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ALLOW, HOST, HeaderMap, IF_MATCH, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
+use tokio::sync::watch;
+
+use super::caller::{Caller, authenticate};
+use super::envelope::{Answer, Trouble};
+use super::index::Index;
+use super::input::{Attributes, Query};
+use super::operation::{Action, Found, Operation, find};
+use super::replay::{Remembered, Replays};
+use super::throttle::Throttle;
+use super::{keys, scopes, secrets};
+use crate::auth::Locksmith;
+use crate::auth::decision::Denied;
+use crate::auth::grant::Timestamp;
+use crate::control::{Ask, Page, Unread};
+use crate::manage::{Mistake, Session};
+use crate::replica::Replica;
+use crate::store::{AnyStore, Revision};
+use crate::telemetry::metrics::Metrics;
+
+/// The most that may be sent along.
+const LONGEST_BODY: usize = 64 * 1024;
+/// How long an answer waits for what it has changed to be in force here.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What answers are made of.
+pub struct Api {
+    /// Where changes go.
+    pub(super) store: Arc<AnyStore>,
+    /// How keys are read and made.
+    pub(super) locksmith: Arc<Locksmith>,
+    /// What keys are judged by.
+    pub(super) replica: Arc<Replica>,
+    /// Where lists and look-ups come from.
+    pub(super) index: Arc<Index>,
+    /// What the replica has come to.
+    pub(super) applied: watch::Receiver<Option<Revision>>,
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// What clients call this server, if the config says so.
+    pub(super) url: Option<String>,
+    /// Who has failed.
+    pub(super) throttle: Throttle,
+    /// What was answered to those who may ask again.
+    pub(super) replays: Replays,
+}
+
+/// A question of somebody who may ask it.
+pub(super) struct Request<'r> {
+    /// What answers are made of.
+    pub(super) api: &'r Api,
+    /// What is asked.
+    pub(super) operation: &'static Operation,
+    /// Who asks.
+    pub(super) caller: Caller,
+    /// What stands for `{id}` in the path.
+    pub(super) id: String,
+    /// Its headers.
+    pub(super) headers: &'r HeaderMap,
+    /// Where it comes from.
+    pub(super) peer: IpAddr,
+    /// When.
+    pub(super) now: Timestamp,
+    query: String,
+    path: String,
+    body: Bytes,
+}
+
+impl Api {
+    /// An API that knows nothing yet.
+    pub fn new(
+        store: Arc<AnyStore>,
+        locksmith: Arc<Locksmith>,
+        (replica, applied): (Arc<Replica>, watch::Receiver<Option<Revision>>),
+        metrics: Arc<Metrics>,
+        url: Option<String>,
+    ) -> Self {
+        let (index, throttle, replays) = (Arc::default(), Throttle::default(), Replays::default());
+        Self { store, locksmith, replica, index, applied, metrics, url, throttle, replays }
+    }
+
+    /// Keeps what it answers from up with the store, for ever.
+    pub fn follow(&self) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
+        let (index, store, applied) = (self.index.clone(), self.store.clone(), self.applied.clone());
+        async move {
+            index.follow(store, applied).await;
+            Ok(())
+        }
+    }
+
+    /// Answers.
+    pub async fn answer(&self, mut ask: Ask) -> Page {
+        let page = match self.try_answer(&mut ask).await {
+            Ok(answer) => answer.page(),
+            Err(trouble) => trouble.page(),
+        };
+        self.metrics.admin.answered(page.status.as_u16());
+        page
+    }
+
+    async fn try_answer(&self, ask: &mut Ask) -> Result<Answer, Trouble> {
+        let (operation, id) = match find(&ask.method, &ask.path) {
+            Found::Operation(operation, id) => (operation, id),
+            Found::OtherMethods(allow) => {
+                let why = format!("only {allow}");
+                return Err(Trouble::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why).with(ALLOW, &allow));
+            }
+            Found::Nothing => return Err(Trouble::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")),
+        };
+        // Keys are judged before lists are there, a moment after the start.
+        let _ = tokio::time::timeout(PATIENCE, self.index.loaded()).await;
+        let caller = authenticate(ask, operation, &self.locksmith, &self.replica, &self.index)
+            .map_err(|denied| self.denied(&denied, ask.peer))?;
+        if !caller.authority.may_somewhere(operation.permission) {
+            return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
+        }
+        let body = ask.read(LONGEST_BODY).await.map_err(|unread| match unread {
+            Unread::TooLong => {
+                let why = format!("send {LONGEST_BODY} bytes at most");
+                Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
+            }
+            Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
+        })?;
+        let now = SystemTime::now().into();
+        let (headers, peer) = (&ask.headers, ask.peer);
+        let (query, path) = (ask.query.clone(), ask.path.clone());
+        let request = Request { api: self, operation, caller, id, headers, peer, now, query, path, body };
+        request.answer().await
+    }
+
+    /// Tells apart only what the client may tell apart, and counts the rest.
+    fn denied(&self, denied: &Denied, peer: IpAddr) -> Trouble {
+        self.metrics.admin.denied(denied.denial);
+        let terms = denied.denial.terms();
+        let trouble = Trouble::denied(denied);
+        if !terms.challenge {
+            return trouble;
+        }
+        match self.throttle.failed(peer) {
+            Ok(()) => trouble.with(WWW_AUTHENTICATE, "Bearer realm=\"keyward\""),
+            Err(exhausted) => {
+                let why = "too many API keys from this address were not valid";
+                Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
+            }
+        }
+    }
+}
+
+impl Request<'_> {
+    async fn answer(&self) -> Result<Answer, Trouble> {
+        if *self.operation.method != Method::POST {
+            return self.run().await;
+        }
+        match self.api.replays.look(self.headers, &self.caller.actor, (&self.path, &self.body))? {
+            Remembered::Answer(answer) => Ok(answer),
+            Remembered::Nothing => self.run().await,
+            Remembered::Place(place) => {
+                let answer = self.run().await?;
+                place.remember(&answer);
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn run(&self) -> Result<Answer, Trouble> {
+        match self.operation.action {
+            Action::ListKeys => keys::list(self),
+            Action::GetKey => keys::get(self),
+            Action::CreateKey => keys::create(self).await,
+            Action::UpdateKey => keys::update(self).await,
+            Action::DeleteKey => keys::delete(self).await,
+            Action::ListSecrets => secrets::list(self),
+            Action::CreateSecret => secrets::create(self).await,
+            Action::IdentifyKey => secrets::identify(self),
+            Action::ListScopes => scopes::list(self),
+            Action::GetScope => scopes::get(self),
+            Action::CreateScope => scopes::create(self).await,
+            Action::UpdateScope => scopes::update(self).await,
+        }
+    }
+
+    /// What changes are made with, in the caller's name.
+    pub(super) fn session(&self) -> Session<Arc<AnyStore>> {
+        Session {
+            store: self.api.store.clone(),
+            locksmith: self.api.locksmith.clone(),
+            actor: self.caller.actor.clone(),
+            now: self.now,
+        }
+    }
+
+    /// The parameters of the query.
+    pub(super) fn query(&self) -> Query {
+        Query::read(&self.query, self.operation.query)
+    }
+
+    /// What is sent along.
+    pub(super) fn attributes(&self) -> Result<Attributes, Trouble> {
+        Attributes::read(self.headers, &self.body)
+    }
+
+    /// Whether anything is sent along.
+    pub(super) fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
+    /// The revision that the caller has seen, and wants to change nothing else than.
+    pub(super) fn if_match(&self) -> Result<Option<u64>, Trouble> {
+        let Some(value) = self.headers.get(IF_MATCH) else { return Ok(None) };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(None);
+        }
+        let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+        let why = "write the ETag of an answer, such as \"7\"";
+        number
+            .map(Some)
+            .ok_or_else(|| Trouble::invalid(vec![Mistake { field: "If-Match".to_owned(), why: why.to_owned() }]))
+    }
+
+    /// Resolves once a change is in force here, or at least soon will be: the caller reads its own writes, and a key that was
+    /// deleted is refused.
+    pub(super) async fn in_force(&self, revision: u64) {
+        let mut applied = self.api.applied.clone();
+        let replica = applied.wait_for(|applied| applied.is_some_and(|applied| applied.number >= revision));
+        let both = async { tokio::join!(self.api.index.reached(revision), async { drop(replica.await) }) };
+        if tokio::time::timeout(PATIENCE, both).await.is_err() {
+            tracing::warn!(revision, "a change was made, but is not in force here yet");
+        }
+    }
+
+    /// Where a list goes on: a full URL (V14).
+    pub(super) fn next(&self, last: &str) -> String {
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let base = self.api.url.clone().unwrap_or_else(|| format!("http://{host}"));
+        let mut query = String::new();
+        for part in self.query.split('&').filter(|part| !part.is_empty() && !part.starts_with("cursor")) {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            query.push_str(part);
+        }
+        crate::auth::query::append(&mut query, "cursor", last);
+        format!("{base}{}?{query}", self.path)
+    }
+}
+
+/// How many, and from where on (V12, V13).
+pub(super) fn paging(query: &mut Query) -> (usize, String) {
+    let limit = query.take("limit", |text| {
+        let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+        number.ok_or_else(|| "write a number from 1 to 1000".to_owned())
+    });
+    let cursor = query.take("cursor", |text| Ok(text.to_owned()));
+    (limit.unwrap_or(25), cursor.unwrap_or_default())
+}

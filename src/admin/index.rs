@@ -1,0 +1,211 @@
+//! What lists and look-ups of the API are answered from: every record that is replicated, in the order of its id, so that all
+//! stores page alike. It is fed by pulls, and whoever has written waits until it has what was written.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::auth::digest::Digest;
+use crate::manage::{Stored, StoredSecret};
+use crate::store::record::{Body, KeyBody, Kind, Record, RecordId};
+use crate::store::{Revision, Store, StoreError};
+
+/// How long to wait after a pull that failed.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// The records.
+pub(super) struct Index {
+    state: RwLock<State>,
+    /// The number of the revision that is here, if anything is.
+    revision: watch::Sender<Option<u64>>,
+    asked: Notify,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { state: RwLock::default(), revision: watch::Sender::new(None), asked: Notify::new() }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Revision>,
+    records: BTreeMap<RecordId, Entry>,
+    /// The digests of each key, as ids of their records.
+    secrets: HashMap<Box<str>, Vec<Box<str>>>,
+}
+
+struct Entry {
+    revision: u64,
+    body: Box<str>,
+}
+
+impl State {
+    fn take(&mut self, record: Record) {
+        if let Some(old) = self.records.remove(&record.id)
+            && record.id.kind == Kind::Secret
+            && let Some(key) = key_of(&record.id, &old.body)
+            && let Some(secrets) = self.secrets.get_mut(&key)
+        {
+            secrets.retain(|secret| *secret != record.id.id);
+        }
+        let Some(body) = record.body else { return };
+        if record.id.kind == Kind::Secret
+            && let Some(key) = key_of(&record.id, &body)
+        {
+            self.secrets.entry(key).or_default().push(record.id.id.clone());
+        }
+        self.records.insert(record.id, Entry { revision: record.revision, body });
+    }
+}
+
+fn key_of(id: &RecordId, body: &str) -> Option<Box<str>> {
+    match Body::parse(id, body) {
+        Ok(Body::Secret(_, body)) => Some(body.key.into()),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+impl Index {
+    /// Follows a store for ever: pulls when the replica has moved on, and when somebody asks.
+    pub(super) async fn follow(self: Arc<Self>, store: impl Store, mut applied: watch::Receiver<Option<Revision>>) {
+        loop {
+            let pulled = self.pull(&store).await;
+            if let Err(error) = &pulled {
+                tracing::debug!(%error, "the index of the management API cannot be brought up to date");
+            }
+            tokio::select! {
+                () = self.asked.notified() => {}
+                changed = applied.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(BACKOFF), if pulled.is_err() => {}
+            }
+        }
+    }
+
+    async fn pull(&self, store: &impl Store) -> Result<(), StoreError> {
+        let since = self.read(|state| state.head);
+        let pull = store.pull(since).await?;
+        let (revision, full) = (pull.revision, pull.full);
+        let mut new = State::default();
+        let mut records = pull.records;
+        let mut delta = Vec::new();
+        while let Some(batch) = records.next().await? {
+            if full {
+                batch.into_iter().for_each(|record| new.take(record));
+                tokio::task::yield_now().await;
+            } else {
+                delta.extend(batch);
+            }
+        }
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if full {
+                *state = new;
+            }
+            delta.into_iter().for_each(|record| state.take(record));
+            state.head = Some(revision);
+        }
+        self.revision.send_replace(Some(revision.number));
+        Ok(())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether anything has been read yet.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.revision.borrow().is_some()
+    }
+
+    /// Resolves once something has been read.
+    pub(super) async fn loaded(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.revision.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Resolves once a revision is here.
+    pub(super) async fn reached(&self, number: u64) {
+        let mut revision = self.revision.subscribe();
+        let is_there = |here: &Option<u64>| here.is_some_and(|here| here >= number);
+        if !is_there(&revision.borrow_and_update()) {
+            self.asked.notify_one();
+            let _ = revision.wait_for(is_there).await;
+        }
+    }
+
+    /// Makes sure that what others have written meanwhile is seen.
+    pub(super) async fn refresh(&self) {
+        let mut revision = self.revision.subscribe();
+        revision.mark_unchanged();
+        self.asked.notify_one();
+        let _ = revision.changed().await;
+    }
+
+    /// One key.
+    pub(super) fn key(&self, id: &str) -> Option<Stored<KeyBody>> {
+        match self.body(&RecordId::key(id))? {
+            (revision, Body::Key(body)) => Some(Stored { id: id.into(), revision, body }),
+            _ => None,
+        }
+    }
+
+    /// One record, if it can be read.
+    pub(super) fn body(&self, id: &RecordId) -> Option<(u64, Body)> {
+        let (revision, json) =
+            self.read(|state| state.records.get(id).map(|entry| (entry.revision, entry.body.clone())))?;
+        Some((revision, Body::parse(id, &json).ok()?))
+    }
+
+    /// The values of a key, in the order in which they were made.
+    pub(super) fn secrets_of(&self, key: &str) -> Vec<StoredSecret> {
+        let ids = self.read(|state| state.secrets.get(key).cloned().unwrap_or_default());
+        let secret = |id: Box<str>| match self.body(&RecordId { kind: Kind::Secret, id })? {
+            (revision, Body::Secret(digest, body)) => Some(StoredSecret { digest, revision, body }),
+            _ => None,
+        };
+        let mut secrets: Vec<StoredSecret> = ids.into_iter().filter_map(secret).collect();
+        secrets.sort_by_key(|secret| secret.body.created_time);
+        secrets
+    }
+
+    /// The id of the key that a value opens.
+    pub(super) fn key_of(&self, digest: Digest) -> Option<Box<str>> {
+        match self.body(&RecordId::secret(digest))? {
+            (_, Body::Secret(_, body)) => Some(body.key.into()),
+            _ => None,
+        }
+    }
+
+    /// Up to `limit` records of a kind with ids after `after` that `wanted` makes something of, and whether there are more.
+    pub(super) fn page<T>(
+        &self,
+        kind: Kind,
+        after: &str,
+        limit: usize,
+        mut wanted: impl FnMut(&str, u64, Body) -> Option<T>,
+    ) -> (Vec<T>, bool) {
+        self.read(|state| {
+            let mut found = Vec::new();
+            let start = RecordId { kind, id: after.into() };
+            for (id, entry) in state.records.range((Bound::Excluded(start), Bound::Unbounded)) {
+                if id.kind != kind {
+                    break;
+                }
+                let Some(item) =
+                    Body::parse(id, &entry.body).ok().and_then(|body| wanted(&id.id, entry.revision, body))
+                else {
+                    continue;
+                };
+                if found.len() == limit {
+                    return (found, true);
+                }
+                found.push(item);
+            }
+            (found, false)
+        })
+    }
+}

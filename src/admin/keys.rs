@@ -1,0 +1,305 @@
+//! `/v2/keys`: the attributes of the seed come first and always, ours only where they say something, so that a key that is made
+//! as the seed says looks exactly as it says.
+
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::api::{Request, paging};
+use super::envelope::{Answer, Trouble};
+use super::input::{Attributes, boolean, list as strings, parsed, text};
+use crate::auth::address::Networks;
+use crate::auth::authority::Permission;
+use crate::auth::grant::{Access, Environment, State, Timestamp};
+use crate::auth::limit::Limit;
+use crate::auth::scope::Scope;
+use crate::manage::key::{NewKey, Patch};
+use crate::manage::values::{Expiry, KeyName, Net, UserName};
+use crate::manage::{ATTEMPTS, Failure, Stored};
+use crate::store::record::{Body, KeyBody, Kind};
+
+/// A key, as it is answered.
+#[derive(Serialize)]
+pub(super) struct View<'k> {
+    id: &'k str,
+    name: &'k str,
+    #[serde(rename = "type")]
+    key_type: &'static str,
+    permissions: &'static [&'static str],
+    ips: &'k [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'k str>,
+    created_by: Option<&'k str>,
+    created_time: Timestamp,
+    updated_by: Option<&'k str>,
+    updated_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'k Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<Environment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<Limit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'k str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'k str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'k str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'k [String],
+}
+
+impl<'k> View<'k> {
+    /// A key without its value.
+    pub(super) fn of(id: &'k str, body: &'k KeyBody) -> Self {
+        Self {
+            id,
+            name: &body.name,
+            key_type: "api",
+            permissions: match body.access {
+                Access::ReadWrite => &[],
+                Access::ReadOnly => &["fetch"],
+            },
+            ips: &body.ips,
+            value: None,
+            created_by: body.created_by.as_deref(),
+            created_time: body.created_time,
+            updated_by: body.updated_by.as_deref(),
+            updated_time: body.updated_time,
+            state: (body.state != State::Active).then_some(body.state),
+            scope: body.scope.as_ref(),
+            env: (body.env != Environment::Live).then_some(body.env),
+            expires_at: body.expires_at,
+            rate_limit: body.rate_limit,
+            user: body.user.as_deref(),
+            owner: body.owner.as_deref(),
+            parent: body.parent.as_deref(),
+            tags: &body.tags,
+        }
+    }
+
+    /// With its value, once (V24).
+    pub(super) fn with_value(self, value: &'k str) -> Self {
+        Self { value: Some(value), ..self }
+    }
+}
+
+/// Which keys are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Live,
+    Revoked,
+    All,
+}
+
+/// A page of those that the caller may see.
+pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    let listed = query.take("state", |text| match text {
+        "live" => Ok(Listed::Live),
+        "revoked" => Ok(Listed::Revoked),
+        "all" => Ok(Listed::All),
+        _ => Err("write live, revoked or all".to_owned()),
+    });
+    query.finish()?;
+    let listed = listed.unwrap_or(Listed::Live);
+    let wanted = |id: &str, revision: u64, body: Body| match body {
+        Body::Key(body) => {
+            let revoked = body.state == State::Revoked;
+            let fits = listed == Listed::All || revoked == (listed == Listed::Revoked);
+            let seen = fits && request.caller.authority.may(Permission::KeysRead, body.scope.as_ref());
+            seen.then(|| Stored { id: id.into(), revision, body })
+        }
+        _ => None,
+    };
+    let (keys, more) = request.api.index.page(Kind::Key, &cursor, limit, wanted);
+    let next = keys.last().filter(|_| more).map(|key| request.next(&key.id));
+    Answer::list(&keys.iter().map(|key| View::of(&key.id, &key.body)).collect::<Vec<_>>(), next)
+}
+
+/// The key that a request is about. What the caller may not see is not there; what is revoked is not there any more.
+pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+    let authority = &request.caller.authority;
+    let key = request.api.index.key(&request.id).filter(|key| key.body.state != State::Revoked);
+    let key = key.filter(|key| authority.may(Permission::KeysRead, key.body.scope.as_ref()));
+    let key = key.ok_or_else(|| Trouble::not_found("key"))?;
+    if !authority.may(request.operation.permission, key.body.scope.as_ref()) {
+        return Err(Trouble::forbidden("this key is outside of what you may change"));
+    }
+    Ok(key)
+}
+
+/// One key.
+pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let key = seen(request)?;
+    Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision))
+}
+
+/// Makes a key.
+pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    attributes.required("type", api);
+    let name = attributes.required("name", parsed::<KeyName>);
+    let access = attributes.required("permissions", access);
+    let ips = attributes.optional("ips", strings::<Net>).unwrap_or_default();
+    let scope = attributes.nullable("scope", scope);
+    let env = attributes.optional("env", env);
+    let expires_at = attributes.nullable("expires_at", |value| end(value, request.now)).flatten();
+    let rate_limit = attributes.nullable("rate_limit", parsed::<Limit>).flatten();
+    let user = attributes.nullable("user", parsed::<UserName>).flatten();
+    attributes.finish()?;
+    let (Some(name), Some(access)) = (name, access) else { return Err(Trouble::not_found("attribute")) };
+    // Where nothing is said, the key acts where the key does that makes it.
+    let scope = scope.unwrap_or_else(|| request.caller.scope.clone());
+    if !request.caller.authority.may(Permission::KeysWrite, scope.as_ref()) {
+        let place = scope.map_or_else(|| "everywhere".to_owned(), |scope| scope.to_string());
+        return Err(Trouble::forbidden(format!("you may not make keys for {place}")));
+    }
+    let env = env.unwrap_or(Environment::Live);
+    let new = NewKey { id: None, name, user, scope, env, access, ips, rate_limit, expires_at, role: None };
+    let created = request.session().create_key(new).await?;
+    request.in_force(created.key.revision).await;
+    let view = View::of(&created.key.id, &created.key.body).with_value(created.secret.reveal());
+    Ok(Answer::of(&view)?.with_etag(created.key.revision).after_change(created.key.revision))
+}
+
+/// Changes a key.
+pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let force = query.take("force", |text| match text {
+        "true" | "" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    });
+    query.finish()?;
+    let if_match = request.if_match()?;
+    let mut attributes = request.attributes()?;
+    if attributes.is_empty() {
+        let why = "send one attribute at least, such as {\"name\":\"New name\"}";
+        return Err(Trouble::new(StatusCode::BAD_REQUEST, "nothing_to_change", why));
+    }
+    let patch = patch(&mut attributes, request.now);
+    attributes.finish()?;
+    if !force.unwrap_or(false) && locks_out(request, &patch) {
+        let why = "these `ips` do not have the address that you call from, so that your key could not take this back; \
+                   add ?force=true if that is meant";
+        return Err(Trouble::new(StatusCode::CONFLICT, "would_lock_out", why));
+    }
+    let mut attempt = 1;
+    let changed = loop {
+        let key = seen(request)?;
+        if let Some(Some(scope)) = patch.scope.as_ref().map(Option::as_ref).map(Some)
+            && !request.caller.authority.may(Permission::KeysWrite, scope)
+        {
+            return Err(Trouble::forbidden("you may not move keys to that scope"));
+        }
+        let expected = if_match.unwrap_or(key.revision);
+        match request.session().update_key(&request.id, &patch, Some(expected)).await {
+            Ok(changed) => break changed,
+            Err(Failure::Outrun(_)) if if_match.is_some() => return Err(precondition_failed()),
+            Err(Failure::Outrun(_)) if attempt < ATTEMPTS => {
+                attempt += 1;
+                request.api.index.refresh().await;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    };
+    let key = changed.key();
+    request.in_force(key.revision).await;
+    Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision).after_change(key.revision))
+}
+
+/// Somebody else was quicker than the caller, who wanted to know.
+pub(super) fn precondition_failed() -> Trouble {
+    let why = "it has changed since; get it again, and look whether your change still makes sense";
+    Trouble::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", why)
+}
+
+fn patch(attributes: &mut Attributes, now: Timestamp) -> Patch {
+    attributes.optional("type", api);
+    Patch {
+        name: attributes.optional("name", parsed),
+        access: attributes.optional("permissions", access),
+        ips: attributes.optional("ips", strings),
+        scope: attributes.nullable("scope", scope),
+        env: attributes.optional("env", env),
+        rate_limit: attributes.nullable("rate_limit", parsed),
+        expires_at: attributes.nullable("expires_at", |value| end(value, now)),
+        user: attributes.nullable("user", parsed),
+        enabled: attributes.optional("enabled", boolean),
+    }
+}
+
+/// Whether the caller could not take a change back that is about its own key (V31).
+fn locks_out(request: &Request<'_>, patch: &Patch) -> bool {
+    let Some(ips) = patch.ips.as_ref().filter(|ips| !ips.is_empty()) else { return false };
+    let networks = Networks::parse(ips.iter().map(|net| net.0.as_str()));
+    *request.caller.key == *request.id && networks.is_ok_and(|networks| !networks.contains(request.peer))
+}
+
+/// Deletes a key: it is revoked, which is final, and is seen no more (V23, V34). Its record stays, for the audit, and so that
+/// its value cannot come back.
+pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let reason = query.take("reason", |text| {
+        let fits = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);
+        if fits { Ok(text.to_owned()) } else { Err("write 1 to 200 characters".to_owned()) }
+    });
+    query.finish()?;
+    let if_match = request.if_match()?;
+    let mut attempt = 1;
+    let changed = loop {
+        let key = seen(request)?;
+        let expected = if_match.unwrap_or(key.revision);
+        let session = request.session();
+        match session.set_key_state(&request.id, State::Revoked, reason.as_deref(), Some(expected)).await {
+            Ok(changed) => break changed,
+            Err(Failure::Outrun(_)) if if_match.is_some() => return Err(precondition_failed()),
+            Err(Failure::Outrun(_)) if attempt < ATTEMPTS => {
+                attempt += 1;
+                request.api.index.refresh().await;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    };
+    let revision = changed.key().revision;
+    request.in_force(revision).await;
+    Ok(Answer::of(&json!({}))?.after_change(revision))
+}
+
+fn api(value: &Value) -> Result<(), String> {
+    if text(value)? == "api" { Ok(()) } else { Err("must be \"api\"".to_owned()) }
+}
+
+/// `[]` is read-write, `["fetch"]` read-only (V15, V28).
+fn access(value: &Value) -> Result<Access, String> {
+    let why = || "must be [] (read and write) or [\"fetch\"] (read-only)".to_owned();
+    match value.as_array().ok_or_else(why)?.as_slice() {
+        [] => Ok(Access::ReadWrite),
+        [only] if only == "fetch" => Ok(Access::ReadOnly),
+        _ => Err(why()),
+    }
+}
+
+fn scope(value: &Value) -> Result<Scope, String> {
+    Scope::parse(text(value)?).map_err(|error| error.to_string())
+}
+
+fn env(value: &Value) -> Result<Environment, String> {
+    match text(value)? {
+        "live" => Ok(Environment::Live),
+        "test" => Ok(Environment::Test),
+        _ => Err("must be live or test".to_owned()),
+    }
+}
+
+fn end(value: &Value, now: Timestamp) -> Result<Timestamp, String> {
+    parsed::<Expiry>(value)?.after(now).map_err(|passed| passed.to_string())
+}

@@ -1,0 +1,275 @@
+//! The table of operations: what there is, where, and who may. The router, the check of permissions and the OpenAPI document
+//! are all made from it, so that none of them can know of something that the others do not.
+
+use http::Method;
+
+use crate::auth::authority::Permission;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A page of the keys.
+    ListKeys,
+    /// One key.
+    GetKey,
+    /// A new key.
+    CreateKey,
+    /// A change of a key.
+    UpdateKey,
+    /// The end of a key.
+    DeleteKey,
+    /// What is known of a key's values.
+    ListSecrets,
+    /// A new value for a key.
+    CreateSecret,
+    /// Whose a value is.
+    IdentifyKey,
+    /// A page of the scopes.
+    ListScopes,
+    /// One scope.
+    GetScope,
+    /// A new scope.
+    CreateScope,
+    /// Suspends or resumes a scope.
+    UpdateScope,
+}
+
+/// One operation.
+pub struct Operation {
+    /// What it does.
+    pub action: Action,
+    /// Its method.
+    pub method: &'static Method,
+    /// Its path; `{id}` stands for a segment.
+    pub path: &'static str,
+    /// What the OpenAPI document calls it.
+    pub id: &'static str,
+    /// What its caller must be permitted.
+    pub permission: Permission,
+    /// What it does, for people.
+    pub summary: &'static str,
+    /// The schema of what is sent along, if anything is.
+    pub input: Option<&'static str>,
+    /// The schema of its result.
+    pub output: &'static str,
+    /// The parameters of its query.
+    pub query: &'static [&'static str],
+}
+
+static GET: Method = Method::GET;
+static POST: Method = Method::POST;
+static PATCH: Method = Method::PATCH;
+static DELETE: Method = Method::DELETE;
+
+const fn operation(
+    action: Action,
+    (method, path): (&'static Method, &'static str),
+    permission: Permission,
+    (id, summary): (&'static str, &'static str),
+    (input, output): (Option<&'static str>, &'static str),
+    query: &'static [&'static str],
+) -> Operation {
+    Operation { action, method, path, id, permission, summary, input, output, query }
+}
+
+/// All operations.
+pub static OPERATIONS: [Operation; 12] = [
+    operation(
+        Action::ListKeys,
+        (&GET, "/v2/keys"),
+        Permission::KeysRead,
+        ("listKeys", "List keys"),
+        (None, "KeyList"),
+        &["limit", "cursor", "state"],
+    ),
+    operation(
+        Action::CreateKey,
+        (&POST, "/v2/keys"),
+        Permission::KeysWrite,
+        ("createKey", "Create a key; its value is shown once"),
+        (Some("NewKey"), "KeyWithValue"),
+        &[],
+    ),
+    operation(
+        Action::GetKey,
+        (&GET, "/v2/keys/{id}"),
+        Permission::KeysRead,
+        ("getKey", "Get a key"),
+        (None, "Key"),
+        &[],
+    ),
+    operation(
+        Action::UpdateKey,
+        (&PATCH, "/v2/keys/{id}"),
+        Permission::KeysWrite,
+        ("updateKey", "Change a key"),
+        (Some("KeyPatch"), "Key"),
+        &["force"],
+    ),
+    operation(
+        Action::DeleteKey,
+        (&DELETE, "/v2/keys/{id}"),
+        Permission::KeysWrite,
+        ("deleteKey", "Delete a key: it stops working for good"),
+        (None, "Nothing"),
+        &["reason"],
+    ),
+    operation(
+        Action::ListSecrets,
+        (&GET, "/v2/keys/{id}/secrets"),
+        Permission::KeysRead,
+        ("listSecrets", "List what is known of a key's values"),
+        (None, "SecretList"),
+        &[],
+    ),
+    operation(
+        Action::CreateSecret,
+        (&POST, "/v2/keys/{id}/secrets"),
+        Permission::KeysWrite,
+        ("createSecret", "Give a key a new value, shown once"),
+        (Some("Rotation"), "KeyWithValue"),
+        &[],
+    ),
+    operation(
+        Action::IdentifyKey,
+        (&POST, "/v2/keys/identify"),
+        Permission::KeysRead,
+        ("identifyKey", "Find the key that a value opens"),
+        (Some("Value"), "Key"),
+        &[],
+    ),
+    operation(
+        Action::ListScopes,
+        (&GET, "/v2/scopes"),
+        Permission::ScopesRead,
+        ("listScopes", "List scopes"),
+        (None, "ScopeList"),
+        &["limit", "cursor"],
+    ),
+    operation(
+        Action::CreateScope,
+        (&POST, "/v2/scopes"),
+        Permission::ScopesWrite,
+        ("createScope", "Create a scope, and what is missing above it"),
+        (Some("NewScope"), "Scope"),
+        &[],
+    ),
+    operation(
+        Action::GetScope,
+        (&GET, "/v2/scopes/{id}"),
+        Permission::ScopesRead,
+        ("getScope", "Get a scope"),
+        (None, "Scope"),
+        &[],
+    ),
+    operation(
+        Action::UpdateScope,
+        (&PATCH, "/v2/scopes/{id}"),
+        Permission::ScopesWrite,
+        ("updateScope", "Suspend or resume a scope and all keys in it and below"),
+        (Some("ScopePatch"), "Scope"),
+        &[],
+    ),
+];
+
+/// What a method and a path come to.
+pub enum Found {
+    /// An operation, and the segment that stands for its `{id}`.
+    Operation(&'static Operation, String),
+    /// The path is known, but not with this method; those that there are.
+    OtherMethods(String),
+    /// Nothing is there.
+    Nothing,
+}
+
+/// Finds the operation of a request. A literal segment goes before one that stands for anything.
+pub fn find(method: &Method, path: &str) -> Found {
+    let mut fitting: Vec<(&Operation, String)> =
+        OPERATIONS.iter().filter_map(|operation| fits(operation.path, path).map(|id| (operation, id))).collect();
+    // Literal paths first: `identify` is no id.
+    if fitting.iter().any(|(operation, _)| operation.path == path) {
+        fitting.retain(|(operation, _)| operation.path == path);
+    }
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    if let Some(at) = fitting.iter().position(|(operation, _)| operation.method == method) {
+        let (operation, id) = fitting.swap_remove(at);
+        return Found::Operation(operation, id);
+    }
+    let mut methods: Vec<&str> = fitting.iter().map(|(operation, _)| operation.method.as_str()).collect();
+    if methods.is_empty() {
+        return Found::Nothing;
+    }
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    Found::OtherMethods(methods.join(", "))
+}
+
+/// The segment that stands for `{id}`, empty where there is none, if the path fits.
+fn fits(template: &str, path: &str) -> Option<String> {
+    let (mut id, mut segments) = (String::new(), path.split('/'));
+    for wanted in template.split('/') {
+        let segment = segments.next()?;
+        if wanted == "{id}" {
+            let decoded = crate::auth::path::percent_decode(segment.as_bytes());
+            id = String::from_utf8(decoded.into_owned()).ok().filter(|id| !id.is_empty())?;
+        } else if wanted != segment {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_and_a_method_come_to_one_operation() {
+        for (method, path, expected) in [
+            (Method::GET, "/v2/keys", "listKeys:"),
+            (Method::HEAD, "/v2/keys", "listKeys:"),
+            (Method::POST, "/v2/keys", "createKey:"),
+            (Method::GET, "/v2/keys/k1", "getKey:k1"),
+            (Method::POST, "/v2/keys/identify", "identifyKey:"),
+            (Method::GET, "/v2/keys/identify", "POST"),
+            (Method::GET, "/v2/scopes/organization:acme%2Fproject:p1", "getScope:organization:acme/project:p1"),
+            (Method::PUT, "/v2/keys", "GET, HEAD, POST"),
+            (Method::OPTIONS, "/v2/keys/k1", "DELETE, GET, HEAD, PATCH"),
+            (Method::GET, "/v2/keys/", ""),
+            (Method::GET, "/v2/keys/a/b", ""),
+            (Method::GET, "/v2", ""),
+            (Method::GET, "/v2/keys/%ff", ""),
+        ] {
+            let found = match find(&method, path) {
+                Found::Operation(operation, id) => format!("{}:{id}", operation.id),
+                Found::OtherMethods(methods) => methods,
+                Found::Nothing => String::new(),
+            };
+            assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn every_operation_is_there_once() {
+        for (at, operation) in OPERATIONS.iter().enumerate() {
+            let others = &OPERATIONS[at + 1..];
+            let same = |other: &&Operation| {
+                other.id == operation.id
+                    || other.action == operation.action
+                    || (other.method, other.path) == (operation.method, operation.path)
+            };
+            assert!(!others.iter().any(|other| same(&other)), "{}", operation.id);
+        }
+    }
+
+    /// What looks needs a permission to look, and what changes something one to change it (C17).
+    #[test]
+    fn observers_reach_nothing_that_changes_anything() {
+        for operation in &OPERATIONS {
+            let looks = operation.permission.label().ends_with(":read");
+            assert_eq!(looks, *operation.method == Method::GET || operation.action == Action::IdentifyKey);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What was answered to requests that may come twice: a client that sends an `Idempotency-Key` and loses the answer asks again,
+//! and gets the same answer instead of a second key. Answers have values in them, so they are kept in memory alone, for a few
+//! minutes, and are wiped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::envelope::{Answer, Trouble};
+use crate::manage::Mistake;
+
+static NAME: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How long an answer is remembered.
+const MEMORY: Duration = Duration::from_secs(600);
+/// How many answers are.
+const MOST: usize = 1_000;
+
+type Fingerprint = [u8; 32];
+
+/// The answers that are remembered.
+#[derive(Clone, Default)]
+pub(super) struct Replays(Arc<Mutex<HashMap<Fingerprint, Entry>>>);
+
+struct Entry {
+    at: Instant,
+    question: Fingerprint,
+    /// `None` while it is being made.
+    answer: Option<Kept>,
+}
+
+struct Kept {
+    result: Zeroizing<String>,
+    etag: Option<u64>,
+    revision: Option<u64>,
+}
+
+/// What is known of a question.
+pub(super) enum Remembered {
+    /// It does not say that it may come twice.
+    Nothing,
+    /// It has come before.
+    Answer(Answer),
+    /// It has not: its answer will be remembered here.
+    Place(Place),
+}
+
+/// Where an answer will be remembered; forgotten if there is none.
+pub(super) struct Place {
+    replays: Replays,
+    name: Fingerprint,
+}
+
+impl Place {
+    /// Remembers an answer.
+    pub(super) fn remember(self, answer: &Answer) {
+        let (etag, revision) = (answer.etag, answer.revision);
+        let kept = Kept { result: Zeroizing::new(answer.result.clone()), etag, revision };
+        if let Some(entry) = self.replays.lock().get_mut(&self.name) {
+            entry.answer = Some(kept);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut entries = self.replays.lock();
+        if entries.get(&self.name).is_some_and(|entry| entry.answer.is_none()) {
+            entries.remove(&self.name);
+        }
+    }
+}
+
+impl Replays {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Fingerprint, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether a question has come before.
+    ///
+    /// # Errors
+    /// When it has come with something else in it, is still being answered, or its key is too long.
+    pub(super) fn look(
+        &self,
+        headers: &HeaderMap,
+        actor: &str,
+        (path, body): (&str, &Bytes),
+    ) -> Result<Remembered, Trouble> {
+        let Some(key) = headers.get(&NAME) else { return Ok(Remembered::Nothing) };
+        if !(1..=255).contains(&key.len()) {
+            let (field, why) = ("Idempotency-Key".to_owned(), "must be 1 to 255 characters".to_owned());
+            return Err(Trouble::invalid(vec![Mistake { field, why }]));
+        }
+        let (name, question) = (hash(&[actor.as_bytes(), key.as_bytes()]), hash(&[path.as_bytes(), body]));
+        let mut entries = self.lock();
+        entries.retain(|_, entry| entry.at.elapsed() < MEMORY);
+        match entries.get(&name) {
+            Some(entry) if entry.question != question => {
+                let why = "this Idempotency-Key came with another request";
+                Err(Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", why))
+            }
+            Some(Entry { answer: None, .. }) => {
+                let why = "the first request with this Idempotency-Key is still under way";
+                Err(Trouble::new(StatusCode::CONFLICT, "in_progress", why).retry_after(1))
+            }
+            Some(Entry { answer: Some(kept), .. }) => {
+                let (etag, revision) = (kept.etag, kept.revision);
+                Ok(Remembered::Answer(Answer { result: kept.result.to_string(), links: None, etag, revision }))
+            }
+            None => {
+                if entries.len() >= MOST
+                    && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.at).map(|(name, _)| *name)
+                {
+                    entries.remove(&oldest);
+                }
+                entries.insert(name, Entry { at: Instant::now(), question, answer: None });
+                Ok(Remembered::Place(Place { replays: self.clone(), name }))
+            }
+        }
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> Fingerprint {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(replays: &Replays, key: &str, actor: &str, body: &'static str) -> Result<Remembered, Trouble> {
+        let headers = HeaderMap::from_iter([(NAME.clone(), key.parse().unwrap())]);
+        replays.look(&headers, actor, ("/v2/keys", &Bytes::from_static(body.as_bytes())))
+    }
+
+    #[test]
+    fn the_same_question_gets_the_same_answer() {
+        let replays = Replays::default();
+        let Ok(Remembered::Place(place)) = look(&replays, "a", "key:k1", "1") else { panic!("it is new") };
+        assert_eq!(look(&replays, "a", "key:k1", "1").err().unwrap().status, StatusCode::CONFLICT);
+        place.remember(&Answer::of(&7).unwrap().after_change(3));
+        let Ok(Remembered::Answer(answer)) = look(&replays, "a", "key:k1", "1") else { panic!("it is known") };
+        assert_eq!((answer.result.as_str(), answer.revision), ("7", Some(3)));
+        assert_eq!(look(&replays, "a", "key:k1", "2").err().unwrap().status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(matches!(look(&replays, "a", "key:k2", "1"), Ok(Remembered::Place(_))));
+        assert!(matches!(replays.look(&HeaderMap::new(), "key:k1", ("/", &Bytes::new())), Ok(Remembered::Nothing)));
+    }
+
+    #[test]
+    fn a_question_that_failed_may_come_again_and_memory_has_an_end() {
+        let replays = Replays::default();
+        drop(look(&replays, "a", "key:k1", "1"));
+        assert!(matches!(look(&replays, "a", "key:k1", "2"), Ok(Remembered::Place(_))));
+        let places: Vec<_> = (0..MOST + 10).map(|n| look(&replays, &n.to_string(), "key:k1", "1")).collect();
+        assert_eq!(replays.lock().len(), MOST);
+        drop(places);
+        assert_eq!(replays.lock().len(), 0);
+    }
+}
