@@ -80,3 +80,7 @@ bench: ## CPU time and rate per request beside nginx and HAProxy (bench/README.m
 	cargo build --locked --release
 	bench/run.py --peers nginx,haproxy,floor --scenario allow,deny,1k --rounds 5 --duration 2 \
 	  --extra 'keyward:0:$(CURDIR)/bench/keyward.sh $(CURDIR)/target/release/keyward {port} {upstream} {keys} {dir}'
+
+.PHONY: profiled
+profiled: ## the release build, shaped by a run of the program: target/profiled/release/keyward, for Debian with LLVM
+	deploy/profiled.sh
