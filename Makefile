@@ -20,30 +20,40 @@ test: ## everything that must hold, nothing skipped: a missing tool is a failure
 	$(MAKE) cluster
 
 .PHONY: cluster
-cluster: ## what runs in a cluster: charts by Helm 3 and 4, held against the schemas of Kubernetes and of the program
-	tests/setup.sh openssl:openssl node:nodejs npm:npm
+cluster: export PATH := $(PATH):/usr/sbin:/sbin
+cluster: ## charts, manifests, alerts, dashboard and documents, held against Kubernetes, Prometheus and the program
+	tests/setup.sh openssl:openssl node:nodejs npm:npm promtool:prometheus systemd-analyze:systemd
 	cargo build --locked
-	tools=$$(tests/cluster/setup.sh) && \
-	$$tools/venv/bin/python charts/generate.py --check target/debug/keyward && \
-	$$tools/venv/bin/python tests/cluster/charts.py $$tools target/debug/keyward
-
-OUT ?= target/image
-.PHONY: image
-image: ## the image: one static program, as an OCI layout and a tar in OUT=target/image
-	tests/setup.sh buildah:buildah git:git
-	deploy/image.sh $(OUT)
-
-.PHONY: pod
-pod: ## the image and a sidecar in a real Pod, by podman, with an old XML server and Prometheus; needs root and `make image`
-	tests/setup.sh podman:podman runc:runc catatonit:catatonit /usr/lib/podman/netavark:netavark nsenter:util-linux \
-	  icecast2:icecast2 prometheus:prometheus curl:curl
-	cargo build --locked
-	tools=$$(tests/cluster/setup.sh) && $$tools/venv/bin/python tests/cluster/pod.py $$tools $(OUT)/keyward.tar target/debug/keyward
+	tools=$$(tests/cluster/setup.sh); python=$$tools/venv/bin/python; keyward=target/debug/keyward; \
+	$$python charts/generate.py --check $$keyward && \
+	$$python tests/cluster/charts.py $$tools $$keyward && \
+	$$python tests/cluster/monitoring.py $$keyward && \
+	$$python tests/cluster/deploy.py $$tools $$keyward && \
+	$$python tests/cluster/docs.py $$tools $$keyward && \
+	tests/cluster/pod.sh $$tools $$keyward $$keyward
 
 .PHONY: generate
-generate: ## what in charts and documents follows from the program
+generate: ## what in charts, manifests and documents follows from something else
 	cargo build --locked
-	$$(tests/cluster/setup.sh)/venv/bin/python charts/generate.py target/debug/keyward
+	tools=$$(tests/cluster/setup.sh); python=$$tools/venv/bin/python; \
+	$$python charts/generate.py target/debug/keyward && \
+	$$python deploy/generate.py $$tools && \
+	$$python tests/cluster/monitoring.py target/debug/keyward --write
+
+.PHONY: docs
+docs: ## the book, in target/book
+	cargo build --locked
+	tools=$$(tests/cluster/setup.sh) && $$tools/venv/bin/python tests/cluster/docs.py $$tools target/debug/keyward target/book
+
+STATIC := target/$(shell uname -m)-unknown-linux-gnu/release/keyward
+.PHONY: image
+image: ## the image: one static program, as an OCI layout and a tar with an SBOM, in target/image; takes minutes
+	tests/setup.sh buildah:buildah git:git
+	PATH="$$(tests/cluster/setup.sh)/venv/bin:$$PATH" deploy/image.sh target/image
+
+.PHONY: pod
+pod: ## that image and a sidecar in a real Pod, by podman, with an old XML server and Prometheus; needs root and `make image`
+	tests/cluster/pod.sh "$$(tests/cluster/setup.sh)" $(STATIC) $(STATIC)
 
 .PHONY: check
 check: ## the part of it that takes seconds: form, lints, unit tests, tidy

