@@ -127,8 +127,8 @@ const TIME_BITS: u32 = 61;
 const TIME: u64 = u64::MAX >> (u64::BITS - TIME_BITS);
 /// The bit of a request's beginning that says that its time is over.
 const OVER: u64 = 1 << TIME_BITS;
-/// The beginning of a connection's first request, as long as there is none.
-const NEVER: u64 = u64::MAX;
+/// The beginning of a connection's first request, as long as there is none; an upstream's never has one. Its time is not over.
+const NEVER: u64 = TIME;
 
 impl Watch {
     /// Notes what the connection does from now on.

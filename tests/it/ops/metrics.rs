@@ -40,6 +40,7 @@ const ENDS: &[(&str, &str)] = &[
     ("error", "upstream_broken"),
     ("error", "upstream_timeout"),
     ("error", "client_timeout"),
+    ("error", "request_timeout"),
     ("error", "overloaded"),
     ("error", "stopping"),
 ];
