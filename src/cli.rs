@@ -10,9 +10,11 @@ mod import;
 mod init;
 mod key;
 mod open;
+mod role;
 mod scope;
 #[cfg(test)]
 mod testing;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter};
@@ -27,8 +29,10 @@ use self::console::{Console, Output};
 use self::exit::{Exit, Failure};
 use self::init::InitArgs;
 use self::key::KeyCommand;
-use self::open::World;
+use self::open::{People, World};
+use self::role::{BindingCommand, RoleCommand};
 use self::scope::ScopeCommand;
+use self::user::UserCommand;
 use crate::app::{self, Watched};
 use crate::config;
 use crate::config::{Overrides, Source};
@@ -88,6 +92,33 @@ enum Command {
         output: OutputArg,
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Make, show, change and delete users
+    User {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Make, show, change and delete roles
+    Role {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Give roles to users and keys, and take them
+    Binding {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(subcommand)]
+        command: BindingCommand,
     },
     /// Print the JSON Schema of the config
     Schema,
@@ -186,6 +217,15 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
         }
         Command::Audit { config, output, command } => {
             open::audit(&config.config, command, &World::of_process(vec![]), output.output, console)
+        }
+        Command::User { config, output, command } => {
+            open::people(&config.config, People::User(command), &World::of_process(vec![]), output.output, console)
+        }
+        Command::Role { config, output, command } => {
+            open::people(&config.config, People::Role(command), &World::of_process(vec![]), output.output, console)
+        }
+        Command::Binding { config, output, command } => {
+            open::people(&config.config, People::Binding(command), &World::of_process(vec![]), output.output, console)
         }
         Command::Schema => console.raw(config::schema().as_bytes()).map(|()| Exit::Ok),
         Command::Completions { shell } => completions(shell, console),

@@ -5,11 +5,15 @@ pub mod authority;
 pub mod escalation;
 mod failure;
 pub mod key;
+pub mod password;
 mod read;
+pub mod role;
 pub mod rotate;
 pub mod scope;
+mod sealed;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod user;
 pub mod values;
 
 use std::sync::Arc;

@@ -115,7 +115,7 @@ pub enum Expect {
 }
 
 /// One record's new body; `None` deletes it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Change {
     /// Which record.
     pub id: RecordId,
@@ -123,6 +123,14 @@ pub struct Change {
     pub expect: Expect,
     /// What it will be.
     pub body: Option<Box<str>>,
+}
+
+impl fmt::Debug for Change {
+    /// A body may be one that nobody shall read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.body.is_some() { "put" } else { "delete" };
+        write!(f, "{what} {} ({:?})", self.id, self.expect)
+    }
 }
 
 /// Changes that happen together or not at all, and what the audit will say of them.

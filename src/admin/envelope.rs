@@ -195,6 +195,10 @@ impl From<Failure> for Trouble {
                 let why = "the key store does not answer; nothing is known of what was asked";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1)
             }
+            Failure::HasKeysBelow(..) => Self::new(StatusCode::CONFLICT, "has_keys_below", message),
+            Failure::BadTicket(_) => Self::new(StatusCode::FORBIDDEN, "bad_ticket", message),
+            Failure::OutOfMemory => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry_after(1),
+            Failure::Unsealable => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", message),
             Failure::Random(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry_after(1),
         }
     }

@@ -163,7 +163,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
         return Err(Trouble::forbidden(format!("you may not make keys for {place}")));
     }
     let env = env.unwrap_or(Environment::Live);
-    let new = NewKey { id: None, name, user, scope, env, access, ips, rate_limit, expires_at, role: None };
+    let new = NewKey { user, scope, env, ips, rate_limit, expires_at, ..NewKey::named(name, access) };
     let created = request.session().create_key(new).await?;
     request.in_force(created.key.revision).await;
     let view = View::of(&created.key.id, &created.key.body).with_value(created.secret.reveal());

@@ -71,6 +71,17 @@ impl fmt::Debug for Digest {
 /// The pepper as a keyed HMAC state, so that a digest costs three compressions and not five.
 pub struct Pepper(Hmac<Sha256>);
 
+/// What a key that comes from the pepper is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Goes into the hashes of passwords: a stolen store says nothing about them.
+    Passwords,
+    /// Encrypts values that may be looked up again.
+    Sealing,
+    /// Marks what was handed out to be brought back: links, and values that wait to be confirmed.
+    Tickets,
+}
+
 /// Why a text is no pepper.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a pepper is 64 hex digits (32 random bytes); make one with `keyward init` or `openssl rand -hex 32`")]
@@ -105,6 +116,16 @@ impl Pepper {
     /// What a store keeps to notice that it is opened with another pepper: it says nothing about any secret.
     pub fn check(&self) -> PepperCheck {
         PepperCheck(self.mac(b"keyward pepper check"))
+    }
+
+    /// A key for something else that must not lie in the store. No purpose is as long as what digests are made of, so none
+    /// of these is a digest.
+    pub fn key_for(&self, purpose: Purpose) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.mac(match purpose {
+            Purpose::Passwords => b"keyward passwords",
+            Purpose::Sealing => b"keyward sealed values",
+            Purpose::Tickets => b"keyward tickets",
+        }))
     }
 
     fn mac(&self, message: &[u8]) -> [u8; 32] {

@@ -186,6 +186,11 @@ fn checksum(text: &[u8]) -> [u8; CHECKSUM] {
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    /// One that was handed out before, and has come back.
+    pub fn returned(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
     /// The text to hand to the customer, for printing it once.
     pub fn reveal(&self) -> &str {
         &self.0

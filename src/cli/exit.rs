@@ -110,12 +110,18 @@ impl From<manage::Failure> for Failure {
                 Self::Conflict(format!("{failure}; `keyward key show {}` shows it", id.id))
             }
             manage::Failure::Taken(_) => Self::Conflict(failure.to_string()),
+            manage::Failure::HasKeysBelow(..) => {
+                Self::Conflict(format!("{failure}; with --cascade they are deleted too"))
+            }
             manage::Failure::Revoked(_) => Self::Conflict(format!("{failure}; `keyward key create` makes a new one")),
             manage::Failure::Outrun(_) => Self::Conflict(format!("{failure}; look at it and try again")),
             manage::Failure::Invalid(_) => Self::Usage(failure.to_string()),
-            manage::Failure::ReadOnly(_) | manage::Failure::Unreadable(_) | manage::Failure::Random(_) => {
-                Self::Failed(failure.to_string())
-            }
+            manage::Failure::ReadOnly(_)
+            | manage::Failure::Unreadable(_)
+            | manage::Failure::OutOfMemory
+            | manage::Failure::Unsealable
+            | manage::Failure::BadTicket(_)
+            | manage::Failure::Random(_) => Self::Failed(failure.to_string()),
             manage::Failure::Store(_) => match failure {
                 manage::Failure::Store(error) => Self::Store(error),
                 other => Self::Failed(other.to_string()),

@@ -8,7 +8,9 @@ use super::audit::{self, AuditCommand};
 use super::console::{Console, Output, printable};
 use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
+use super::role::{self, BindingCommand, RoleCommand};
 use super::scope::{self, ScopeCommand};
+use super::user::{self, UserCommand};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
 use crate::config::{self, Finding, KeyStoreConfig, Overrides};
@@ -95,6 +97,37 @@ pub(super) fn audit(
     warn(&warnings, console);
     let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
     wait(audit::run(command, &store, output, console))
+}
+
+/// Carries out a command on people, roles or bindings.
+pub(super) fn people(
+    path: &Path,
+    command: People,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    wait(async {
+        let only_looks = matches!(&command, People::User(command) if command.only_looks());
+        let session = opened(locksmith, &store, only_looks, world, console).await?;
+        match command {
+            People::User(command) => user::run(command, &session, output, console).await,
+            People::Role(command) => role::run(command, &session, output, console).await,
+            People::Binding(command) => role::run_binding(command, &session, output, console).await,
+        }
+    })
+}
+
+/// A command on people, or on what they may do.
+pub(super) enum People {
+    /// On users.
+    User(UserCommand),
+    /// On roles.
+    Role(RoleCommand),
+    /// On who has them.
+    Binding(BindingCommand),
 }
 
 /// Says what is doubtful about a config.

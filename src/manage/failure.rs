@@ -42,6 +42,18 @@ pub enum Failure {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It would leave keys without the key above them.
+    #[error("{0} has {1} keys below it")]
+    HasKeysBelow(RecordId, usize),
+    /// A password cannot be worked on.
+    #[error("there is not enough memory to work on a password; try again")]
+    OutOfMemory,
+    /// What was sealed does not open.
+    #[error("a sealed value cannot be sealed or opened: was its record changed?")]
+    Unsealable,
+    /// What was handed out to be brought back is not what was brought.
+    #[error("{0}")]
+    BadTicket(&'static str),
     /// There are no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] getrandom::Error),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Failure, Session, Stored};
 use crate::auth::digest::Digest;
 use crate::auth::scope::Scope;
-use crate::store::record::{Body, KeyBody, Record, RecordId, ScopeBody, ScopeState, SecretBody, to_json};
+use crate::store::record::{Body, KeyBody, Kind, Record, RecordId, ScopeBody, ScopeState, SecretBody, to_json};
 use crate::store::{Change, Expect, Pull, Revision, Store};
 
 /// Everything in a store that a command may want to show.
@@ -107,6 +107,21 @@ impl<S: Store> Session<S> {
         }
         secrets.sort_by_key(|secret| secret.body.created_time);
         Ok(secrets)
+    }
+
+    /// All records of a kind that can be read, in the order of their ids.
+    pub(super) async fn of_kind<B>(
+        &self,
+        kind: Kind,
+        parsed: impl Fn(Record) -> Option<Stored<B>>,
+    ) -> Result<Vec<Stored<B>>, Failure> {
+        let mut records = self.store.pull(None).await?.records;
+        let mut found = Vec::new();
+        while let Some(batch) = records.next().await? {
+            found.extend(batch.into_iter().filter(|record| record.id.kind == kind).filter_map(&parsed));
+        }
+        found.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
     }
 
     /// Those of a scope and all above it that are not in the store, from the top down.

@@ -51,7 +51,7 @@ impl<S: Store> Session<S> {
         key.body.updated_by = Some(self.who().to_owned());
         key.body.updated_time = self.now;
         let secret = self.locksmith.format.generate(key.body.env)?;
-        let revision = self.store.commit(self.rotation(&key, &secret, others, end)).await?;
+        let revision = self.store.commit(self.rotation(&key, &secret, others, end)?).await?;
         Ok(Rotated { key: Stored { revision: revision.number, ..key }, secret, others: others.len() })
     }
 
@@ -62,7 +62,7 @@ impl<S: Store> Session<S> {
         secret: &Secret,
         others: &[StoredSecret],
         end: Option<Timestamp>,
-    ) -> Commit {
+    ) -> Result<Commit, Failure> {
         let ending = |other: &StoredSecret| {
             let not_after = end.filter(|end| other.body.not_after.is_none_or(|already| already > *end))?;
             let body = SecretBody { not_after: Some(not_after), ..other.body.clone() };
@@ -82,6 +82,9 @@ impl<S: Store> Session<S> {
         ];
         changes.extend(others.iter().filter_map(ending));
         let detail = json!({ "target": target(&key.id), "retired": changes.len() - 2, "retire_at": end });
-        Commit { actor: self.actor.clone(), action: "key.rotate", detail, changes }
+        if key.body.recoverable {
+            changes.push(self.sealing(&key.id, secret)?);
+        }
+        Ok(Commit { actor: self.actor.clone(), action: "key.rotate", detail, changes })
     }
 }

@@ -102,7 +102,8 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn pull(&self, _since: Option<Revision>) -> Result<Pull, StoreError> {
         let state = self.state.lock().unwrap();
-        let records = Records::from_vec(state.records.values().cloned().collect());
+        let lives = |record: &&Record| record.body.is_some() && record.id.kind.replicated();
+        let records = Records::from_vec(state.records.values().filter(lives).cloned().collect());
         Ok(Pull { revision: revision(state.number), full: true, now: noon(), records })
     }
 
@@ -113,17 +114,19 @@ impl Store for MemoryStore {
     async fn get(&self, id: &RecordId) -> Result<(Revision, Option<Record>), StoreError> {
         let mut state = self.state.lock().unwrap();
         state.gets += 1;
-        Ok((revision(state.number), state.records.get(id).cloned()))
+        Ok((revision(state.number), state.records.get(id).filter(|record| record.body.is_some()).cloned()))
     }
 
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
         let mut state = self.state.lock().unwrap();
         if state.conflicts > 0 {
             state.conflicts -= 1;
-            return Err(CommitError::Conflict(commit.changes[0].id.clone()));
+            let first = commit.changes.first().map(|change| change.id.clone());
+            return Err(CommitError::Conflict(first.unwrap_or_else(|| RecordId::key("another"))));
         }
         for change in &commit.changes {
-            let there = state.records.get(&change.id).map(|record| record.revision);
+            let there = state.records.get(&change.id).filter(|record| record.body.is_some());
+            let there = there.map(|record| record.revision);
             let holds = match change.expect {
                 Expect::Absent => there.is_none(),
                 Expect::At(number) => there == Some(number),

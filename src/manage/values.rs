@@ -13,6 +13,40 @@ use crate::store::record::is_key_id;
 #[error("{0}")]
 pub struct NotAValue(&'static str);
 
+impl NotAValue {
+    pub(super) const fn new(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
+/// Where mail reaches a user, in lower case: one address, one user, however it is typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email(pub String);
+
+impl FromStr for Email {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        let text = text.trim().to_lowercase();
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "<>()[],;:\\\"".contains(c);
+        let parts = text.rsplit_once('@').filter(|(name, host)| !name.is_empty() && !host.is_empty());
+        let fits = parts.is_some_and(|(name, _)| !name.contains('@')) && text.len() <= 254 && !text.contains(strange);
+        fits.then_some(Self(text)).ok_or(NotAValue("an e-mail address is written ann@example.com"))
+    }
+}
+
+/// What people call a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonName(pub String);
+
+impl FromStr for PersonName {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        is_line(text, 100).then(|| Self(text.to_owned())).ok_or(NotAValue("names of users are 1 to 100 characters"))
+    }
+}
+
 /// The id of a key that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyId(pub String);
@@ -168,6 +202,14 @@ mod tests {
         assert!(UserName::from_str(&"u".repeat(256)).is_err());
         assert!(KeyId::from_str("a.b_c-1").is_ok());
         assert!(KeyId::from_str("a/b").is_err());
+    }
+
+    #[test]
+    fn an_address_is_one_however_it_is_typed() {
+        assert_eq!(Email::from_str(" Ann@Example.COM ").unwrap().0, "ann@example.com");
+        for text in ["", "ann", "@example.com", "ann@", "a@b@c", "ann smith@example.com", "<ann@example.com>"] {
+            assert!(Email::from_str(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -129,14 +129,14 @@ impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Secret => f.write_str("a secret"),
-            Kind::Scope
-            | Kind::Role
-            | Kind::User
-            | Kind::Key
-            | Kind::Binding
-            | Kind::Password
-            | Kind::Sealed
-            | Kind::Unique => write!(f, "{} {}", self.kind.label(), self.id),
+            Kind::Unique => match self.id.strip_prefix("email:") {
+                Some(address) => write!(f, "the e-mail address {address}"),
+                // The id of a link is a function of what is in it.
+                None => f.write_str("a link"),
+            },
+            Kind::Scope | Kind::Role | Kind::User | Kind::Key | Kind::Binding | Kind::Password | Kind::Sealed => {
+                write!(f, "{} {}", self.kind.label(), self.id)
+            }
         }
     }
 }

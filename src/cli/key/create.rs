@@ -59,6 +59,15 @@ pub(crate) struct CreateArgs {
     /// your own; nothing if not given
     #[arg(long)]
     role: Option<RoleName>,
+    /// A key above it: the new one never may more, and stops working with it
+    #[arg(long, value_name = "ID")]
+    parent: Option<KeyId>,
+    /// A word by which people find it; may be given several times
+    #[arg(long = "tag", value_name = "WORD")]
+    tags: Vec<KeyName>,
+    /// Keep its value sealed, so that it may be looked up again
+    #[arg(long, conflicts_with = "record")]
+    recoverable: bool,
     /// Its id, if it must be a certain one
     #[arg(long)]
     id: Option<KeyId>,
@@ -73,6 +82,10 @@ impl CreateArgs {
             id: self.id,
             name: self.name,
             user: self.user,
+            owner: None,
+            parent: self.parent.map(|parent| parent.0.into()),
+            tags: self.tags.into_iter().map(|tag| tag.0).collect(),
+            recoverable: self.recoverable,
             scope: self.scope,
             env: self.env.into(),
             access: if self.read_only { Access::ReadOnly } else { Access::ReadWrite },

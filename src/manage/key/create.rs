@@ -23,6 +23,14 @@ pub struct NewKey {
     pub name: KeyName,
     /// Who it is handed to.
     pub user: Option<UserName>,
+    /// The user whose account it is bound to.
+    pub owner: Option<Box<str>>,
+    /// The key above it.
+    pub parent: Option<Box<str>>,
+    /// Words by which people find it.
+    pub tags: Vec<String>,
+    /// Whether its value is kept sealed, and may be looked up again.
+    pub recoverable: bool,
     /// Where it acts; everywhere if absent.
     pub scope: Option<Scope>,
     /// Its world.
@@ -42,9 +50,22 @@ pub struct NewKey {
 impl NewKey {
     /// A key with a name and nothing else that is special about it.
     pub fn named(name: KeyName, access: Access) -> Self {
-        let (ips, env) = (Vec::new(), Environment::Live);
-        let (id, user, scope, rate_limit, expires_at, role) = (None, None, None, None, None, None);
-        Self { id, name, user, scope, env, access, ips, rate_limit, expires_at, role }
+        Self {
+            id: None,
+            name,
+            user: None,
+            owner: None,
+            parent: None,
+            tags: Vec::new(),
+            recoverable: false,
+            scope: None,
+            env: Environment::Live,
+            access,
+            ips: Vec::new(),
+            rate_limit: None,
+            expires_at: None,
+            role: None,
+        }
     }
 }
 
@@ -81,10 +102,10 @@ impl Draft {
         let body = KeyBody {
             name: new.name.0,
             key_type: KeyType::Api,
-            owner: None,
-            parent: None,
-            tags: vec![],
-            recoverable: false,
+            owner: new.owner,
+            parent: new.parent,
+            tags: new.tags,
+            recoverable: new.recoverable,
             user: new.user.map(|user| user.0),
             scope: new.scope,
             env: new.env,
@@ -145,10 +166,11 @@ impl<S: Store> Session<S> {
     /// When its id is taken, or the store cannot be written.
     pub async fn create_key(&self, new: NewKey) -> Result<Created, Failure> {
         let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
+        self.check_parent(&draft.body).await?;
         let mut attempt = 1;
         let (revision, scopes) = loop {
             let scopes = self.missing_scopes(draft.body.scope.as_ref()).await?;
-            match self.store.commit(self.creation(&draft, &scopes)).await {
+            match self.store.commit(self.creation(&draft, &scopes)?).await {
                 Ok(revision) => break (revision.number, scopes),
                 Err(CommitError::Conflict(id)) if id.kind == Kind::Key => return Err(Failure::Taken(id)),
                 Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
@@ -159,17 +181,22 @@ impl<S: Store> Session<S> {
         Ok(Created { key: Stored { id: id.into(), revision, body }, secret, scopes })
     }
 
-    fn creation(&self, draft: &Draft, scopes: &[Scope]) -> Commit {
+    fn creation(&self, draft: &Draft, scopes: &[Scope]) -> Result<Commit, Failure> {
         let names: Vec<String> = scopes.iter().map(Scope::to_string).collect();
         let mut detail = json!({ "target": target(&draft.id), "after": draft.body, "created_scopes": names });
         if let Some((id, binding)) = &draft.binding {
             detail["binding"] = json!({ "id": id, "role": binding.role, "scope": binding.scope });
         }
-        Commit {
-            actor: self.actor.clone(),
-            action: "key.create",
-            detail,
-            changes: draft.changes(&self.locksmith, scopes.iter().map(|scope| self.new_scope(scope))),
+        let changes = self.changes_of_draft(draft, scopes)?;
+        Ok(Commit { actor: self.actor.clone(), action: "key.create", detail, changes })
+    }
+
+    /// The changes that make a key and the scopes that it lacks; its value is sealed if it shall be looked up again.
+    pub(in crate::manage) fn changes_of_draft(&self, draft: &Draft, scopes: &[Scope]) -> Result<Vec<Change>, Failure> {
+        let mut changes = draft.changes(&self.locksmith, scopes.iter().map(|scope| self.new_scope(scope)));
+        if draft.body.recoverable {
+            changes.push(self.sealing(&draft.id, &draft.secret)?);
         }
+        Ok(changes)
     }
 }

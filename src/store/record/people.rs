@@ -149,6 +149,9 @@ pub struct SealedBody {
 pub struct UniqueBody {
     /// Who has it.
     pub holder: Subject,
+    /// When it is free again; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// A password's Argon2 hash in PHC form. It is never printed: whoever reads it can guess at the password in peace.

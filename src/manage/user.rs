@@ -1,0 +1,326 @@
+//! People: accounts, and whether their keys may be used. Each has at most one key of its own, whose id is the user's (B11):
+//! giving API access makes it, taking it back refuses it and every other key of theirs at once, since owners are looked up
+//! when a key is used.
+
+mod own_key;
+mod remove;
+mod ticket;
+
+use serde_json::{Map, Value, json};
+
+pub use self::own_key::Proposal;
+pub use self::ticket::Ticket;
+use super::password::{self, Password};
+use super::values::{Email, KeyId, KeyName, PersonName, UserName};
+use super::{ATTEMPTS, Failure, Session, Stored};
+use crate::auth::grant::Access;
+use crate::auth::key::Secret;
+use crate::auth::scope::Scope;
+use crate::manage::key::{Draft, NewKey};
+use crate::store::record::{
+    BindingBody, Body, Kind, PasswordBody, Record, RecordId, Subject, UniqueBody, UserBody, UserState, new_id, to_json,
+};
+use crate::store::{Change, Commit, CommitError, Expect, Store};
+
+/// What a new user shall be.
+#[derive(Debug)]
+pub struct NewUser {
+    /// Where mail reaches them.
+    pub email: Email,
+    /// What people call them.
+    pub name: Option<PersonName>,
+    /// Where the account is kept.
+    pub scope: Option<Scope>,
+    /// What they sign in with; nothing yet if absent.
+    pub password: Option<Password>,
+    /// Whether they get a key (B5: not unless somebody says so).
+    pub api_access: bool,
+    /// A role that they have there from the beginning.
+    pub role: Option<Box<str>>,
+}
+
+/// What shall change; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub struct UserPatch {
+    /// Where mail reaches them.
+    pub email: Option<Email>,
+    /// What people call them.
+    pub name: Option<Option<PersonName>>,
+    /// Where the account is kept.
+    pub scope: Option<Option<Scope>>,
+    /// Whether they may do anything.
+    pub state: Option<UserState>,
+    /// Whether their keys work.
+    pub api_access: Option<bool>,
+}
+
+/// A user who was made or changed.
+pub struct UserChanged {
+    /// As they are now.
+    pub user: Stored<UserBody>,
+    /// The value of the key that they have got with it, which is not shown again.
+    pub secret: Option<Secret>,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
+impl<S: Store> Session<S> {
+    /// One user.
+    ///
+    /// # Errors
+    /// When there is none, or the record or the store cannot be read.
+    pub async fn user(&self, id: &str) -> Result<Stored<UserBody>, Failure> {
+        let record_id = RecordId::new(Kind::User, id);
+        let missing = || Failure::NotFound(record_id.clone());
+        let record = self.store.get(&record_id).await?.1.ok_or_else(missing)?;
+        let Body::User(body) = Body::parse(&record_id, record.body.as_deref().ok_or_else(missing)?)? else {
+            return Err(missing());
+        };
+        Ok(Stored { id: record.id.id, revision: record.revision, body })
+    }
+
+    /// The user with an e-mail address, or with an id.
+    ///
+    /// # Errors
+    /// As for [`Session::user`].
+    pub async fn find_user(&self, address_or_id: &str) -> Result<Stored<UserBody>, Failure> {
+        let Ok(email) = address_or_id.parse::<Email>() else { return self.user(address_or_id).await };
+        let reservation = address(&email.0);
+        let record = self.store.get(&reservation).await?.1.and_then(|record| record.body);
+        match record.map(|json| Body::parse(&reservation, &json)).transpose()? {
+            Some(Body::Unique(UniqueBody { holder: Subject::User(id), .. })) => self.user(&id).await,
+            Some(_) | None => Err(Failure::NotFound(reservation)),
+        }
+    }
+
+    /// All users, in the order in which they were made.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure> {
+        let parsed = |record: Record| match Body::parse(&record.id, record.body.as_deref()?).ok()? {
+            Body::User(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
+            _ => None,
+        };
+        self.of_kind(Kind::User, parsed).await
+    }
+
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// When the e-mail address is taken, or the store cannot be written.
+    pub async fn create_user(&self, new: NewUser) -> Result<UserChanged, Failure> {
+        let id = new_id(self.now)?;
+        let by = Some(self.who().to_owned());
+        let body = UserBody {
+            email: new.email.0,
+            name: new.name.map(|name| name.0),
+            scope: new.scope,
+            state: UserState::Active,
+            api_access: new.api_access,
+            created_by: by.clone(),
+            created_time: self.now,
+            updated_by: by,
+            updated_time: self.now,
+        };
+        let absent = |id, body| Change { id, expect: Expect::Absent, body: Some(body) };
+        let scopes = self.missing_scopes(body.scope.as_ref()).await?;
+        let mut changes: Vec<Change> = scopes.iter().map(|scope| self.new_scope(scope)).collect();
+        changes.push(absent(RecordId::new(Kind::User, &id), to_json(&body)));
+        changes.push(reserve(&body.email, &id));
+        if let Some(password) = new.password {
+            changes.push(self.new_password(&id, password).await?);
+        }
+        if let Some(role) = &new.role {
+            let (subject, scope) = (Subject::User(id.as_str().into()), body.scope.clone());
+            let (created_by, created_time) = (Some(self.who().to_owned()), self.now);
+            let binding = BindingBody { subject, role: role.clone(), scope, created_by, created_time };
+            changes.push(absent(RecordId::new(Kind::Binding, &new_id(self.now)?), to_json(&binding)));
+        }
+        let own = if new.api_access { Some(self.own_key(&id, &body)?) } else { None };
+        let secret = own.map(|(made, secret)| {
+            changes.extend(made);
+            secret
+        });
+        let detail = json!({ "target": target(&id), "after": body, "role": new.role });
+        let commit = Commit { actor: self.actor.clone(), action: "user.create", detail, changes };
+        let revision = self.store.commit(commit).await.map_err(taken)?.number;
+        Ok(UserChanged { user: Stored { id: id.into(), revision, body }, secret, changed: true })
+    }
+
+    /// Changes a user; gives them a key when they may use the API and have none (B6).
+    ///
+    /// # Errors
+    /// When there is no such user, the e-mail address is taken, others keep changing them, or the store cannot be written.
+    pub async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure> {
+        let mut attempt = 1;
+        loop {
+            let before = self.user(id).await?;
+            let mut body = before.body.clone();
+            patch.apply(&mut body);
+            if body == before.body {
+                return Ok(UserChanged { user: before, secret: None, changed: false });
+            }
+            body.updated_by = Some(self.who().to_owned());
+            body.updated_time = self.now;
+            let (changes, secret) = self.changes_of_user(&before, &body).await?;
+            let detail = difference(&before, &body);
+            let commit = Commit { actor: self.actor.clone(), action: "user.update", detail, changes };
+            match self.store.commit(commit).await {
+                Ok(revision) => {
+                    let user = Stored { id: before.id, revision: revision.number, body };
+                    return Ok(UserChanged { user, secret, changed: true });
+                }
+                Err(CommitError::Conflict(conflict)) if conflict.kind != Kind::Unique && attempt < ATTEMPTS => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(taken(error)),
+            }
+        }
+    }
+
+    async fn changes_of_user(
+        &self,
+        before: &Stored<UserBody>,
+        body: &UserBody,
+    ) -> Result<(Vec<Change>, Option<Secret>), Failure> {
+        let moved = body.scope.as_ref().filter(|scope| before.body.scope.as_ref() != Some(scope));
+        let scopes = self.missing_scopes(moved).await?;
+        let mut changes: Vec<Change> = scopes.iter().map(|scope| self.new_scope(scope)).collect();
+        let (id, expect) = (RecordId::new(Kind::User, &before.id), Expect::At(before.revision));
+        changes.push(Change { id, expect, body: Some(to_json(body)) });
+        if body.email != before.body.email {
+            changes.push(Change { id: address(&before.body.email), expect: Expect::Any, body: None });
+            changes.push(reserve(&body.email, &before.id));
+        }
+        let gets_access = body.api_access && !before.body.api_access;
+        let has_key = !gets_access || self.store.get(&RecordId::key(&before.id)).await?.1.is_some();
+        if has_key {
+            return Ok((changes, None));
+        }
+        let (made, secret) = self.own_key(&before.id, body)?;
+        changes.extend(made);
+        Ok((changes, Some(secret)))
+    }
+
+    /// The key of a user's own, and its value, which they may look up again (B9).
+    fn own_key(&self, id: &str, user: &UserBody) -> Result<(Vec<Change>, Secret), Failure> {
+        let name = KeyName(user.email.chars().take(50).collect());
+        let new = NewKey {
+            id: Some(KeyId(id.to_owned())),
+            user: Some(UserName(user.email.clone())),
+            owner: Some(id.into()),
+            scope: user.scope.clone(),
+            recoverable: true,
+            ..NewKey::named(name, Access::ReadWrite)
+        };
+        let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
+        let changes = self.changes_of_draft(&draft, &[])?;
+        Ok((changes, draft.secret))
+    }
+
+    /// Sets what a user signs in with.
+    ///
+    /// # Errors
+    /// When there is no such user, or the store cannot be written.
+    pub async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure> {
+        let user = self.user(id).await?;
+        // With the user, so that it fails if they are deleted at the same time.
+        let touched = UserBody { updated_by: Some(self.who().to_owned()), updated_time: self.now, ..user.body };
+        let (record_id, expect) = (RecordId::new(Kind::User, id), Expect::At(user.revision));
+        let touch = Change { id: record_id, expect, body: Some(to_json(&touched)) };
+        let changes = vec![touch, self.new_password(id, password).await?];
+        let detail = json!({ "target": target(id) });
+        let commit = Commit { actor: self.actor.clone(), action: "user.password", detail, changes };
+        self.store.commit(commit).await?;
+        Ok(())
+    }
+
+    async fn new_password(&self, id: &str, password: Password) -> Result<Change, Failure> {
+        let hash = password::hash(password, &self.locksmith).await?;
+        let body = PasswordBody { hash, created_time: self.now };
+        Ok(Change { id: RecordId::new(Kind::Password, id), expect: Expect::Any, body: Some(to_json(&body)) })
+    }
+
+    /// The user with this e-mail address and password, if there is one and they may sign in. It takes as long if not.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn sign_in(&self, email: &str, password: Password) -> Result<Option<Stored<UserBody>>, Failure> {
+        let user = match email.parse::<Email>() {
+            Ok(Email(email)) => match self.find_user(&email).await {
+                Ok(user) => Some(user),
+                Err(Failure::NotFound(_)) => None,
+                Err(failure) => return Err(failure),
+            },
+            Err(_) => None,
+        };
+        let id = user.as_ref().map_or("", |user| &user.id);
+        let stored = self.store.get(&RecordId::new(Kind::Password, id)).await?.1.and_then(|record| record.body);
+        let stored = match stored.map(|json| Body::parse(&RecordId::new(Kind::Password, id), &json)).transpose()? {
+            Some(Body::Password(body)) => Some(body.hash),
+            Some(_) | None => None,
+        };
+        let is_theirs = password::verify(password, stored, &self.locksmith).await?;
+        Ok(user.filter(|user| is_theirs && user.body.state == UserState::Active))
+    }
+}
+
+impl UserPatch {
+    fn apply(&self, body: &mut UserBody) {
+        if let Some(email) = &self.email {
+            body.email.clone_from(&email.0);
+        }
+        if let Some(name) = &self.name {
+            body.name = name.as_ref().map(|name| name.0.clone());
+        }
+        if let Some(scope) = &self.scope {
+            body.scope.clone_from(scope);
+        }
+        body.state = self.state.unwrap_or(body.state);
+        body.api_access = self.api_access.unwrap_or(body.api_access);
+    }
+}
+
+/// The record that holds an address.
+fn address(email: &str) -> RecordId {
+    RecordId::new(Kind::Unique, &format!("email:{email}"))
+}
+
+fn reserve(email: &str, user: &str) -> Change {
+    let body = UniqueBody { holder: Subject::User(user.into()), expires_at: None };
+    Change { id: address(email), expect: Expect::Absent, body: Some(to_json(&body)) }
+}
+
+fn taken(error: CommitError) -> Failure {
+    match error {
+        CommitError::Conflict(id) if id.kind == Kind::Unique => Failure::Taken(id),
+        error => error.into(),
+    }
+}
+
+fn target(id: &str) -> Value {
+    json!({ "kind": "user", "id": id })
+}
+
+/// What the audit says of a change. More access than before is marked, since that is what a thief would give.
+fn difference(before: &Stored<UserBody>, after: &UserBody) -> Value {
+    let fields = |body| match serde_json::to_value(body) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    let (old, new) = (fields(&before.body), fields(after));
+    let names: Vec<&String> = old.keys().chain(new.keys()).filter(|name| !name.starts_with("updated_")).collect();
+    let changed = |fields: &Map<String, Value>| -> Map<String, Value> {
+        let changed = names.iter().filter(|name| old.get(**name) != new.get(**name));
+        changed.map(|name| ((*name).clone(), fields.get(*name).cloned().unwrap_or(Value::Null))).collect()
+    };
+    let mut detail = json!({ "target": target(&before.id), "before": changed(&old), "after": changed(&new) });
+    if after.api_access && !before.body.api_access {
+        detail["escalation"] = Value::Bool(true);
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests;

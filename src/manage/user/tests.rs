@@ -1,0 +1,210 @@
+//! What happens to accounts and their keys. The rows are those of the checklist (B) where they have one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::auth::grant::State;
+use crate::manage::testing::{MemoryStore, locksmith, noon};
+
+type Place = Session<MemoryStore>;
+
+fn place() -> Place {
+    Session { store: MemoryStore::default(), locksmith: Arc::new(locksmith()), actor: "tests".to_owned(), now: noon() }
+}
+
+fn ann(api_access: bool) -> NewUser {
+    let email = "Ann@example.com".parse().unwrap();
+    NewUser { email, name: None, scope: None, password: None, api_access, role: None }
+}
+
+fn access(api_access: bool) -> UserPatch {
+    UserPatch { api_access: Some(api_access), ..UserPatch::default() }
+}
+
+fn kinds(place: &Place) -> Vec<&'static str> {
+    let records = place.store.records();
+    records.iter().filter(|record| record.body.is_some()).map(|record| record.id.kind.label()).collect()
+}
+
+async fn opens(place: &Place, key: &str, secret: &str) -> bool {
+    let digest = Secret::returned(secret).digest(&place.locksmith.pepper);
+    place.secrets_of(key).await.unwrap().iter().any(|secret| secret.digest == digest)
+}
+
+#[tokio::test]
+async fn b4_b5_b6_access_is_off_until_somebody_gives_it_and_gives_a_key() {
+    let place = place();
+    let made = place.create_user(ann(false)).await.unwrap();
+    assert!(!made.user.body.api_access && made.secret.is_none());
+    assert_eq!(kinds(&place), ["user", "unique"]);
+    let given = place.update_user(&made.user.id, &access(true)).await.unwrap();
+    let secret = given.secret.unwrap();
+    assert!(opens(&place, &made.user.id, secret.reveal()).await);
+    let key = place.key(&made.user.id).await.unwrap().body;
+    assert_eq!((key.owner.as_deref(), key.user.as_deref()), (Some(&*made.user.id), Some("ann@example.com")));
+    assert_eq!(place.store.commits()[1].detail["escalation"], true);
+    // B7: taking it back is a change of the user alone; B11: there is one key, and it comes back with it.
+    assert!(place.update_user(&made.user.id, &access(false)).await.unwrap().secret.is_none());
+    assert_eq!(place.store.commits()[2].changes.len(), 1);
+    assert!(place.update_user(&made.user.id, &access(true)).await.unwrap().secret.is_none());
+    assert_eq!(kinds(&place).iter().filter(|kind| **kind == "key").count(), 1);
+}
+
+#[tokio::test]
+async fn b9_an_own_key_is_looked_up_again_and_each_time_is_in_the_audit() {
+    let place = place();
+    let made = place.create_user(ann(true)).await.unwrap();
+    let value = made.secret.unwrap();
+    assert_eq!(place.look_up_value(&made.user.id).await.unwrap().as_str(), value.reveal());
+    let last = place.store.commits().pop().unwrap();
+    assert_eq!((last.action, last.changes.len()), ("key.look_up", 0));
+    // Nothing in the store gives it away.
+    let records = place.store.records();
+    assert!(!records.iter().any(|record| record.body.as_deref().is_some_and(|json| json.contains(value.reveal()))));
+    // What is not noted down is not shown.
+    place.store.fail_commits(1);
+    assert!(matches!(place.look_up_value(&made.user.id).await, Err(Failure::Outrun(_))));
+    let rotated = place.rotate_key(&made.user.id, Some(noon())).await.unwrap();
+    assert_eq!(place.look_up_value(&made.user.id).await.unwrap().as_str(), rotated.secret.reveal());
+    let plain = NewKey::named("CI".parse().unwrap(), Access::ReadWrite);
+    let plain = place.create_key(plain).await.unwrap().key.id;
+    assert!(matches!(place.look_up_value(&plain).await, Err(Failure::NotFound(id)) if id.kind == Kind::Sealed));
+}
+
+#[tokio::test]
+async fn b12_b13_b14_a_new_value_counts_once_it_is_confirmed_and_the_old_one_no_more() {
+    let mut place = place();
+    let made = place.create_user(ann(true)).await.unwrap();
+    let (id, old) = (made.user.id, made.secret.unwrap());
+    let before = place.store.records().len();
+    let proposal = place.propose_value(&id).await.unwrap();
+    assert_eq!(place.store.records().len(), before, "there is nothing to cancel");
+    let (value, confirmation) = (proposal.secret.reveal(), proposal.confirmation.as_str());
+    assert!(opens(&place, &id, old.reveal()).await && !opens(&place, &id, value).await);
+    // Only what was proposed, for this key, and not for ever.
+    let other = place.propose_value(&id).await.unwrap();
+    for (value, confirmation) in [
+        (other.secret.reveal(), confirmation),
+        ("7e14204fcce1e00152b4", confirmation),
+        (value, ""),
+        (value, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+    ] {
+        assert!(matches!(place.confirm_value(&id, value, confirmation).await, Err(Failure::BadTicket(_))));
+    }
+    place.now = noon().plus(Duration::from_secs(900));
+    assert!(matches!(place.confirm_value(&id, value, confirmation).await, Err(Failure::BadTicket(_))));
+    place.now = noon();
+    place.confirm_value(&id, value, confirmation).await.unwrap();
+    assert!(!opens(&place, &id, old.reveal()).await && opens(&place, &id, value).await);
+    assert_eq!(place.look_up_value(&id).await.unwrap().as_str(), value);
+    let again = place.confirm_value(&id, value, confirmation).await;
+    assert!(matches!(again, Err(Failure::BadTicket(_))), "it counts once");
+}
+
+#[tokio::test]
+async fn an_address_is_one_users_and_free_again_when_they_have_another() {
+    let place = place();
+    let first = place.create_user(ann(false)).await.unwrap().user;
+    let twice = place.create_user(ann(false)).await;
+    assert!(matches!(&twice, Err(Failure::Taken(id)) if id.to_string() == "the e-mail address ann@example.com"));
+    let email = Some("bea@example.com".parse().unwrap());
+    place.update_user(&first.id, &UserPatch { email, ..UserPatch::default() }).await.unwrap();
+    assert_eq!(place.find_user("BEA@example.com").await.unwrap().id, first.id);
+    assert!(matches!(place.find_user("ann@example.com").await, Err(Failure::NotFound(_))));
+    let second = place.create_user(ann(false)).await.unwrap().user;
+    let email = Some("bea@example.com".parse().unwrap());
+    let taken = place.update_user(&second.id, &UserPatch { email, ..UserPatch::default() }).await;
+    assert!(matches!(taken, Err(Failure::Taken(_))));
+    assert_eq!(place.users().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn who_goes_takes_all_keys_along_and_leaves_the_others() {
+    let place = place();
+    let ann = place.create_user(NewUser { role: Some("admin".into()), ..ann(true) }).await.unwrap().user;
+    let mut below = NewKey::named("below".parse().unwrap(), Access::ReadWrite);
+    below.parent = Some(ann.id.clone());
+    let below = place.create_key(below).await.unwrap().key.id;
+    let other = place.create_key(NewKey::named("other".parse().unwrap(), Access::ReadWrite)).await.unwrap().key.id;
+    place.bind(Subject::Key(below.clone()), "observer", None).await.unwrap();
+    place.bind(Subject::Key(other.clone()), "observer", None).await.unwrap();
+    let refused = place.delete_key(&ann.id, false, None).await;
+    assert!(matches!(refused, Err(Failure::HasKeysBelow(_, 1))));
+    let mut gone = vec![ann.id.clone(), below];
+    gone.sort_unstable();
+    assert_eq!(place.delete_user(&ann.id).await.unwrap(), gone);
+    assert_eq!(kinds(&place), ["key", "secret", "binding"]);
+    assert_eq!(place.delete_key(&other, false, Some("tidying up")).await.unwrap(), [other]);
+    assert_eq!(kinds(&place), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_key_is_not_made_below_one_under_which_it_could_not_work() {
+    let place = place();
+    let make = |change: fn(&mut NewKey)| {
+        let mut key = NewKey::named("k".parse().unwrap(), Access::ReadWrite);
+        change(&mut key);
+        key
+    };
+    let acme = |key: &mut NewKey| {
+        key.id = Some("acme".parse().unwrap());
+        key.scope = Scope::parse("organization:acme").ok();
+    };
+    place.create_key(make(acme)).await.unwrap();
+    type Change = fn(&mut NewKey);
+    let fits: [(Change, bool); 4] = [
+        (|_| (), true),
+        (|key| key.scope = Scope::parse("organization:acme/project:p").ok(), true),
+        (|key| key.scope = Scope::parse("organization:other").ok(), false),
+        (|key| key.env = crate::auth::grant::Environment::Test, false),
+    ];
+    for (change, fits) in fits {
+        let mut key = make(change);
+        key.parent = Some("acme".into());
+        assert_eq!(place.create_key(key).await.is_ok(), fits);
+    }
+    place.set_key_state("acme", State::Revoked, None, None).await.map(|_| ()).unwrap();
+    let mut key = make(|_| ());
+    key.parent = Some("acme".into());
+    assert!(matches!(place.create_key(key).await, Err(Failure::Revoked(_))));
+}
+
+#[tokio::test]
+async fn who_signs_in_is_known_by_the_password_and_must_be_active() {
+    let place = place();
+    let password = || Some(Password::typed("correct horse battery"));
+    let user = place.create_user(NewUser { password: password(), ..ann(false) }).await.unwrap().user;
+    let sign_in = async |email: &str, typed: &str| {
+        place.sign_in(email, Password::typed(typed)).await.unwrap().map(|user| user.id)
+    };
+    assert_eq!(sign_in("ann@example.com", "correct horse battery").await, Some(user.id.clone()));
+    for (email, typed) in [("ann@example.com", "wrong"), ("bea@example.com", "correct horse battery"), ("", "")] {
+        assert_eq!(sign_in(email, typed).await, None, "{email}");
+    }
+    place.set_password(&user.id, Password::typed("another one, please")).await.unwrap();
+    assert_eq!(sign_in("ann@example.com", "correct horse battery").await, None);
+    assert_eq!(sign_in("ann@example.com", "another one, please").await, Some(user.id.clone()));
+    place
+        .update_user(&user.id, &UserPatch { state: Some(UserState::Suspended), ..UserPatch::default() })
+        .await
+        .unwrap();
+    assert_eq!(sign_in("ann@example.com", "another one, please").await, None);
+    // Nothing of it is in the audit.
+    assert!(!format!("{:?}", place.store.commits().iter().map(|c| &c.detail).collect::<Vec<_>>()).contains("argon2"));
+}
+
+#[tokio::test]
+async fn a_link_signs_in_once_and_not_for_ever() {
+    let mut place = place();
+    let user = place.create_user(ann(false)).await.unwrap().user;
+    let ticket = place.create_link(&user.id, Duration::from_secs(60)).await.unwrap();
+    let stored = format!("{:?}", place.store.commits().last().unwrap());
+    assert!(!stored.contains(ticket.reveal()), "{stored}");
+    assert!(matches!(place.redeem_link("another").await, Err(Failure::BadTicket(_))));
+    assert_eq!(place.redeem_link(ticket.reveal()).await.unwrap().id, user.id);
+    assert!(matches!(place.redeem_link(ticket.reveal()).await, Err(Failure::BadTicket(_))));
+    let late = place.create_link(&user.id, Duration::from_secs(60)).await.unwrap();
+    place.now = noon().plus(Duration::from_secs(60));
+    assert!(matches!(place.redeem_link(late.reveal()).await, Err(Failure::BadTicket(_))));
+}
