@@ -18,6 +18,7 @@ test: ## everything that must hold, nothing skipped: a missing tool is a failure
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked; else cargo test --locked --lib --bins --tests; fi
 	cargo test --locked --doc
 	$(MAKE) cluster
+	$(MAKE) api
 
 .PHONY: cluster
 cluster: export PATH := $(PATH):/usr/sbin:/sbin
@@ -31,6 +32,12 @@ cluster: ## charts, manifests, alerts, dashboard and documents, held against Kub
 	$$python tests/cluster/deploy.py $$tools $$keyward && \
 	$$python tests/cluster/docs.py $$tools $$keyward && \
 	tests/cluster/pod.sh $$tools $$keyward $$keyward
+
+.PHONY: api
+api: ## the management API: its document linted, and a server asked for everything that is in it
+	tests/setup.sh curl:curl node:nodejs npm:npm
+	cargo build --locked
+	tests/api/check.sh "$$(tests/api/setup.sh)" target/debug/keyward
 
 .PHONY: generate
 generate: ## what in charts, manifests and documents follows from something else

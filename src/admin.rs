@@ -3,6 +3,7 @@
 
 pub mod api;
 mod caller;
+pub mod document;
 mod envelope;
 mod index;
 mod input;
@@ -53,6 +54,9 @@ pub struct Admin {
 impl Admin {
     /// The page that is asked for.
     pub async fn page(&self, ask: Ask) -> Page {
+        if ask.path == document::PATH && ask.only_looks() {
+            return Page::new(StatusCode::OK, "application/json", self.api.document());
+        }
         if ask.path.starts_with("/v2/") {
             return self.api.answer(ask).await;
         }

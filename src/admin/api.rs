@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use tokio::sync::watch;
 
 use super::caller::{Caller, authenticate};
+use super::document::document;
 use super::envelope::{Answer, Trouble};
 use super::index::Index;
 use super::input::{Attributes, Query};
@@ -18,7 +19,7 @@ use super::replay::{Remembered, Replays};
 use super::throttle::Throttle;
 use super::{keys, scopes, secrets};
 use crate::auth::Locksmith;
-use crate::auth::decision::Denied;
+use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
 use crate::control::{Ask, Page, Unread};
 use crate::manage::{Mistake, Session};
@@ -96,6 +97,11 @@ impl Api {
         }
     }
 
+    /// What it can do, for programs.
+    pub fn document(&self) -> String {
+        document(self.url.as_deref())
+    }
+
     /// Answers.
     pub async fn answer(&self, mut ask: Ask) -> Page {
         let page = match self.try_answer(&mut ask).await {
@@ -144,8 +150,12 @@ impl Api {
         if !terms.challenge {
             return trouble;
         }
+        let trouble = trouble.with(WWW_AUTHENTICATE, "Bearer realm=\"keyward\"");
+        if denied.denial == Denial::MissingCredential {
+            return trouble;
+        }
         match self.throttle.failed(peer) {
-            Ok(()) => trouble.with(WWW_AUTHENTICATE, "Bearer realm=\"keyward\""),
+            Ok(()) => trouble,
             Err(exhausted) => {
                 let why = "too many API keys from this address were not valid";
                 Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)

@@ -9,8 +9,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::auth::digest::Digest;
-use crate::manage::{Stored, StoredSecret};
-use crate::store::record::{Body, KeyBody, Kind, Record, RecordId};
+use crate::auth::scope::Scope;
+use crate::manage::authority::View;
+use crate::manage::{Stored, StoredSecret, with_all_above};
+use crate::store::record::{
+    BindingBody, Body, KeyBody, Kind, Record, RecordId, RoleBody, ScopeState, Subject, UserBody,
+};
 use crate::store::{Revision, Store, StoreError};
 
 /// How long to wait after a pull that failed.
@@ -206,6 +210,42 @@ impl Index {
                 found.push(item);
             }
             (found, false)
+        })
+    }
+}
+
+/// Authority is read from here.
+impl View for Index {
+    fn user(&self, id: &str) -> Option<UserBody> {
+        match self.body(&RecordId::new(Kind::User, id))? {
+            (_, Body::User(body)) => Some(body),
+            _ => None,
+        }
+    }
+
+    fn key(&self, id: &str) -> Option<KeyBody> {
+        self.key(id).map(|key| key.body)
+    }
+
+    fn role(&self, name: &str) -> Option<RoleBody> {
+        match self.body(&RecordId::new(Kind::Role, name))? {
+            (_, Body::Role(body)) => Some(body),
+            _ => None,
+        }
+    }
+
+    fn bindings(&self, subject: &Subject) -> Vec<BindingBody> {
+        let bound = |_: &str, _: u64, body: Body| match body {
+            Body::Binding(binding) if binding.subject == *subject => Some(binding),
+            _ => None,
+        };
+        self.page(Kind::Binding, "", usize::MAX, bound).0
+    }
+
+    fn is_active(&self, scope: &Scope) -> bool {
+        with_all_above(scope).iter().all(|scope| {
+            let found = self.body(&RecordId::scope(scope));
+            matches!(found, Some((_, Body::Scope(_, body))) if body.state == ScopeState::Active)
         })
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::api::{Request, paging};
+use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, boolean, list as strings, parsed, text};
 use crate::auth::address::Networks;
@@ -16,7 +17,7 @@ use crate::auth::scope::Scope;
 use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyName, Net, UserName};
 use crate::manage::{ATTEMPTS, Failure, Stored};
-use crate::store::record::{Body, KeyBody, Kind};
+use crate::store::record::{Body, KeyBody, Kind, Subject};
 
 /// A key, as it is answered.
 #[derive(Serialize)]
@@ -130,6 +131,13 @@ pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     let key = key.ok_or_else(|| Trouble::not_found("key"))?;
     if !authority.may(request.operation.permission, key.body.scope.as_ref()) {
         return Err(Trouble::forbidden("this key is outside of what you may change"));
+    }
+    // Whoever gives a key a new value has that value.
+    if request.operation.permission == Permission::KeysWrite {
+        let held = held_by(&Subject::Key(key.id.clone()), &request.api.index).within(key.body.scope.as_ref());
+        if !authority.includes(&held) {
+            return Err(Trouble::forbidden("this key may manage more than you"));
+        }
     }
     Ok(key)
 }

@@ -1,0 +1,159 @@
+//! The OpenAPI document, made from the table of operations: what is not in the table is not in the document, and nothing is in
+//! the document that the table does not have.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::operation::{OPERATIONS, Operation};
+
+/// Where the document is.
+pub const PATH: &str = "/v2/openapi.json";
+
+const SCHEMAS: &str = include_str!("schemas.json");
+
+/// The document, for clients that call this server by that URL.
+pub fn document(url: Option<&str>) -> String {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in &OPERATIONS {
+        let item = paths.entry(operation.path).or_insert_with(|| path_item(operation.path));
+        item[operation.method.as_str().to_ascii_lowercase()] = described(operation);
+    }
+    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Keyward management API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Keys, their values and the scopes they act in. Every answer has the four parts success, result, links and errors.",
+            "contact": { "name": "Whoever runs this server", "url": url.unwrap_or("http://localhost:8081") },
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": url.unwrap_or("/") }],
+        "tags": TAGS.map(|(name, description)| json!({ "name": name, "description": description })),
+        "security": [{ "bearer": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "description": "An API key that has a role." } },
+            "schemas": schemas,
+            "responses": { "Failure": failure() },
+        },
+    });
+    document.to_string()
+}
+
+const TAGS: [(&str, &str); 2] =
+    [("keys", "What customers present, and who made it."), ("scopes", "The tree that keys act in.")];
+
+fn path_item(path: &str) -> Value {
+    if !path.contains("{id}") {
+        return json!({});
+    }
+    let schema = json!({ "type": "string", "minLength": 1 });
+    json!({ "parameters": [{ "name": "id", "in": "path", "required": true, "description": "Its id.", "schema": schema }] })
+}
+
+fn described(operation: &Operation) -> Value {
+    let tag = operation.path.split('/').nth(2).unwrap_or_default();
+    let permission = operation.permission.label();
+    let description = format!("{}. The caller needs a role with {permission}.", operation.summary);
+    let mut described = json!({
+        "operationId": operation.id,
+        "tags": [tag],
+        "summary": operation.summary,
+        "description": description,
+        "x-permission": permission,
+        "parameters": parameters(operation),
+        "responses": responses(operation),
+    });
+    if let Some(input) = operation.input {
+        let schema = json!({ "$ref": format!("#/components/schemas/{input}") });
+        // A rotation without anything said lets the values before go on.
+        described["requestBody"] =
+            json!({ "required": input != "Rotation", "content": { "application/json": { "schema": schema } } });
+    }
+    described
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let query = operation.query.iter().map(|name| {
+        let (description, schema) = match *name {
+            "limit" => {
+                ("How many at most.", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 25 }))
+            }
+            "cursor" => ("Where to go on; from links.next.", json!({ "type": "string", "default": "" })),
+            "state" => ("Which keys.", json!({ "enum": ["live", "revoked", "all"], "default": "live" })),
+            "force" => ("Whether to shut out oneself if need be.", json!({ "type": "boolean", "default": false })),
+            _ => ("Why, for the audit.", json!({ "type": "string", "minLength": 1, "maxLength": 200 })),
+        };
+        json!({ "name": name, "in": "query", "description": description, "schema": schema })
+    });
+    let header = |name: &str, description: &str| json!({ "name": name, "in": "header", "description": description, "schema": { "type": "string" } });
+    let header = match *operation.method {
+        Method::POST => Some(header("Idempotency-Key", "The same request with the same key is carried out once.")),
+        Method::PATCH | Method::DELETE => Some(header("If-Match", "The ETag that the caller has seen.")),
+        _ => None,
+    };
+    query.chain(header).collect()
+}
+
+fn responses(operation: &Operation) -> Value {
+    let is_list = operation.output.ends_with("List");
+    let links = if is_list {
+        json!({ "type": "object", "additionalProperties": false, "properties": { "next": { "type": "string", "format": "uri" } } })
+    } else {
+        json!({ "type": "null" })
+    };
+    let schema = json!({
+        "type": "object",
+        "required": ["success", "result", "links", "errors"],
+        "additionalProperties": false,
+        "properties": {
+            "success": { "const": true },
+            "result": { "$ref": format!("#/components/schemas/{}", operation.output) },
+            "links": links,
+            "errors": { "type": "array", "maxItems": 0, "items": { "$ref": "#/components/schemas/Error" } },
+        },
+    });
+    let done = json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } });
+    let mut responses = Map::from_iter([("200".to_owned(), done)]);
+    for status in statuses(operation) {
+        responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Failure" }));
+    }
+    Value::Object(responses)
+}
+
+/// What else may come of it.
+fn statuses(operation: &Operation) -> Vec<u16> {
+    let mut statuses = vec![400, 401, 403, 404, 405, 413, 429, 500, 503];
+    if *operation.method != Method::GET {
+        statuses.extend([409, 412, 415, 422]);
+    }
+    statuses
+}
+
+fn failure() -> Value {
+    let schema = json!({ "$ref": "#/components/schemas/Failure" });
+    json!({ "description": "Not done, and all that is wrong.", "content": { "application/json": { "schema": schema } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reference leads somewhere: a schema that is not there would only be missed by those who use it.
+    #[test]
+    fn the_document_is_whole() {
+        let document: Value = serde_json::from_str(&document(None)).unwrap();
+        let text = document.to_string();
+        let references = text.split(r##""$ref":"#"##).skip(1).map(|rest| rest.split('"').next().unwrap());
+        let missing: Vec<&str> = references.filter(|pointer| document.pointer(pointer).is_none()).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        let described = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap());
+        assert_eq!(described.filter(|(method, _)| *method != "parameters").count(), OPERATIONS.len());
+        for operation in &OPERATIONS {
+            let there = &document["paths"][operation.path][operation.method.as_str().to_ascii_lowercase()];
+            assert_eq!(there["operationId"], operation.id);
+            assert_eq!(there["x-permission"], operation.permission.label());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The OpenAPI document and the table of operations say the same, and what they say of who may is what happens.
+
+use std::collections::BTreeSet;
+
+use keyward::admin::operation::{OPERATIONS, Operation};
+use keyward::auth::authority::Permissions;
+use serde_json::Value;
+
+use super::{Stage, refusal};
+use crate::support::{Client, Keyward, Response, Site, Upstream, request};
+
+#[test]
+fn the_document_has_what_the_table_has() {
+    let stage = Stage::new();
+    let response = stage.send("GET", "/v2/openapi.json", &[], b"");
+    assert_eq!((response.status, response.value("content-type").as_deref()), (200, Some("application/json")));
+    let document = response.json();
+    let mut described = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
+            let words = [path, &method.to_uppercase(), operation["operationId"].as_str().unwrap()].map(str::to_owned);
+            described.insert((words, operation["x-permission"].as_str().unwrap().to_owned()));
+        }
+    }
+    let table = OPERATIONS.iter().map(|operation| {
+        let words = [operation.path, operation.method.as_str(), operation.id].map(str::to_owned);
+        (words, operation.permission.label().to_owned())
+    });
+    assert_eq!(described, table.collect());
+}
+
+/// Asks for an operation, with what it would need sent along, but nothing that makes sense.
+#[track_caller]
+fn ask(keyward: &Keyward, operation: &Operation, authorization: Option<&str>) -> Response {
+    let target = operation.path.replace("{id}", "nothing");
+    let body: &[u8] = if operation.input.is_some() { b"{\"nothing\":1}" } else { b"" };
+    let mut fields = vec![("Content-Type", "application/json")];
+    fields.extend(authorization.map(|value| ("Authorization", value)));
+    Client::connect(keyward.admin()).exchange(&request(operation.method.as_str(), &target, &fields, body))
+}
+
+/// Every operation by every kind of identity: who may not is told so before anything else, and who may gets to what is wrong
+/// with the request itself.
+#[test]
+fn c2_c16_to_c24_every_operation_is_for_those_who_may_and_for_nobody_else() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    let all = |operation: &Operation| Permissions::ALL.has(operation.permission);
+    let looks = |operation: &Operation| Permissions::ALL.looking().has(operation.permission);
+    let observes = |operation: &Operation| looks(operation) && operation.permission.label() != "audit:read";
+    let below = |operation: &Operation| {
+        let area = operation.permission.label().split(':').next().unwrap();
+        ["keys", "scopes", "usage", "leaks"].contains(&area)
+    };
+    let nothing = |_: &Operation| false;
+    let acme = "organization:acme";
+    let project = "organization:acme/project:p1";
+    type May<'m> = &'m dyn Fn(&Operation) -> bool;
+    let identities: [(&str, &[&str], May<'_>); 7] = [
+        ("no role", &[], &nothing),
+        ("admin", &["--role", "admin"], &all),
+        ("read-only admin", &["--role", "admin", "--read-only"], &looks),
+        ("observer", &["--role", "observer"], &observes),
+        ("admin of an organization", &["--role", "admin", "--scope", acme], &all),
+        ("admin of a project", &["--role", "admin", "--scope", project], &below),
+        ("an unknown role", &["--role", "chief"], &nothing),
+    ];
+    let keys = identities.map(|(_, options, _)| site.create_key(options));
+    let keyward = site.serve();
+    for operation in &OPERATIONS {
+        assert_eq!(refusal(&ask(&keyward, operation, None)), (401, vec!["missing_credential".to_owned()]));
+        for ((who, _, may), key) in identities.iter().zip(&keys) {
+            let response = ask(&keyward, operation, Some(&key.bearer()));
+            let (status, codes) = (response.status, response.json()["errors"].clone());
+            if may(operation) {
+                assert!(![401, 403].contains(&status), "{who} may {}: {status} {codes}", operation.id);
+            } else {
+                assert_eq!(status, 403, "{who} may not {}: {codes}", operation.id);
+            }
+        }
+    }
+    let list = keyward.manage(&keys[4], "GET", "/v2/keys", "").json();
+    let scopes: Vec<&Value> = list["result"].as_array().unwrap().iter().map(|key| &key["scope"]).collect();
+    assert_eq!(scopes, [acme, project], "C18, C20: an organization, and all below it");
+}
+
+/// What is above is out of reach, and what is not seen is not there.
+#[test]
+fn c24_an_admin_of_a_project_reaches_nothing_of_the_organization() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    let project = site.create_key(&["--role", "admin", "--scope", "organization:acme/project:p1"]);
+    let above = site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    let keyward = site.serve();
+    for (method, path, body) in [("POST", "/secrets", "{}"), ("PATCH", "", r#"{"name":"x"}"#), ("DELETE", "", "")] {
+        let target = format!("/v2/keys/{}{path}", above.id);
+        assert_eq!(keyward.manage(&project, method, &target, body).status, 404, "{method}");
+    }
+    let new = r#"{"type":"api","name":"n","permissions":[],"scope":"organization:acme"}"#;
+    assert_eq!(refusal(&keyward.manage(&project, "POST", "/v2/keys", new)).0, 403);
+}
