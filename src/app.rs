@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
 pub use self::reload::Watched;
@@ -16,7 +16,7 @@ use crate::admin::{Admin, api::Api};
 use crate::config::Config;
 use crate::control::{self, Ask, Page};
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
-use crate::ops::Ops;
+use crate::ops::{self, Ops};
 use crate::proxy::{self, Surroundings};
 use crate::replica::{Replica, Status};
 use crate::store::{AnyStore, StoreError};
@@ -117,6 +117,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         dropped: logs.dropped(),
         lifecycle: lifecycle.clone(),
         probes: probes.clone(),
+        probing: Semaphore::new(ops::PROBES),
     };
     let ops = Arc::new(ops);
     let ops = serve_pages(&mut tasks, ops_listener, move |ask| {

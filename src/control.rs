@@ -1,10 +1,12 @@
 //! A small HTTP server for the control plane: short questions and pages. Nothing is streamed, and what is sent along is read
 //! only by those who ask for it, up to a limit of theirs.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +16,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 /// Connections at a time: for kubelet, Prometheus and a few people.
 const CONNECTIONS: usize = 64;
@@ -122,9 +124,8 @@ where
 {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (answer, room) = (Arc::new(answer), Arc::new(Semaphore::new(CONNECTIONS)));
+    let (answer, mut guests) = (Arc::new(answer), Guests::default());
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
         let (socket, peer) = match listener.accept().await {
             Ok((socket, peer)) => (socket, peer.ip().to_canonical()),
             Err(error) => {
@@ -133,19 +134,65 @@ where
                 continue;
             }
         };
-        let answer = answer.clone();
+        guests.make_room().await;
+        let (answer, asked) = (answer.clone(), Arc::<AtomicUsize>::default());
+        let questions = asked.clone();
         let service = service_fn(move |request| {
-            let page = answer(ask(request, peer));
-            async { Ok::<_, Infallible>(response(page.await)) }
+            let (page, question) = (answer(ask(request, peer)), Question::of(&questions));
+            async move {
+                let _question = question;
+                Ok::<_, Infallible>(response(page.await))
+            }
         });
         let mut builder = Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
-        tokio::spawn(async move {
-            let _place = place;
-            // A client that leaves in the middle is no news; one that stays without reading must not keep others out.
-            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-        });
+        // A client that leaves in the middle is no news; one that stays without reading must not keep others out.
+        let task = tokio::spawn(async move { drop(tokio::time::timeout(CONNECTION_LIMIT, connection).await) });
+        guests.0.push_back(Guest { asked, task: task.abort_handle() });
+    }
+}
+
+/// The connections that there are, the oldest first.
+#[derive(Default)]
+struct Guests(VecDeque<Guest>);
+
+struct Guest {
+    /// How many of its questions are being answered.
+    asked: Arc<AtomicUsize>,
+    task: AbortHandle,
+}
+
+impl Guests {
+    /// Waits until there is room for one more. Whoever asks nothing makes room for those who do: kubelet must be heard however
+    /// many connections somebody opens.
+    async fn make_room(&mut self) {
+        loop {
+            self.0.retain(|guest| !guest.task.is_finished());
+            if self.0.len() < CONNECTIONS {
+                return;
+            }
+            match self.0.iter().position(|guest| guest.asked.load(Relaxed) == 0) {
+                Some(silent) => drop(self.0.remove(silent).map(|guest| guest.task.abort())),
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+}
+
+/// Counts a question as long as it is being answered.
+struct Question(Arc<AtomicUsize>);
+
+impl Question {
+    fn of(asked: &Arc<AtomicUsize>) -> Self {
+        asked.fetch_add(1, Relaxed);
+        Self(asked.clone())
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

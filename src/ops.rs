@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use http::StatusCode;
+use tokio::sync::Semaphore;
 
 use self::probes::Probes;
 use crate::control::{Ask, Page};
@@ -25,6 +26,9 @@ pub struct Config {
     pub probes: Option<Arc<Probes>>,
 }
 
+/// How many probes of the server behind there are at a time: kubelet's three, twice, and a few by hand.
+pub const PROBES: usize = 8;
+
 /// The pages that there always are.
 pub const PAGES: [&str; 4] = ["/livez", "/healthz", "/readyz", "/metrics"];
 
@@ -40,6 +44,8 @@ pub struct Ops {
     pub lifecycle: Lifecycle,
     /// What is asked of the server behind; it may change.
     pub probes: Arc<ArcSwapOption<Probes>>,
+    /// For how many at a time: a server that hangs must not keep kubelet from being heard.
+    pub probing: Semaphore,
 }
 
 impl Ops {
@@ -59,9 +65,12 @@ impl Ops {
 
     async fn probe(&self, name: &str) -> Page {
         let probes = self.probes.load_full();
-        let page = match &probes {
-            Some(probes) => probes.page(name).await,
-            None => None,
+        let page = match (&probes, self.probing.try_acquire()) {
+            (Some(probes), Ok(_place)) => probes.page(name).await,
+            (Some(probes), Err(_)) if probes.paths.contains_key(name) => {
+                Some(Page::text(StatusCode::SERVICE_UNAVAILABLE, "other probes wait for the server behind\n"))
+            }
+            (Some(_) | None, _) => None,
         };
         page.unwrap_or_else(|| Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"))
     }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::auth::digest::PepperCheck;
 use crate::config::{Config, Finding, Mistakes, Source};
@@ -28,6 +29,13 @@ use crate::{admin, proxy};
 
 /// How often the files are looked at when the operating system gives no sign.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long after a config was not taken over it is read again: what is wrong may mend itself, as a certificate that is not
+/// valid yet does.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a config is read that was not taken over before.
+const AGAIN: &str = "it was not taken over before";
 
 /// The parts that can go on under another config.
 pub(super) struct Parts {
@@ -77,6 +85,8 @@ pub(super) struct Reloader {
     hangup: Signal,
     asked: mpsc::Receiver<ReloadRequest>,
     parts: Parts,
+    /// Why the last try came to nothing, if it did.
+    refused: Option<String>,
 }
 
 impl Reloader {
@@ -88,7 +98,7 @@ impl Reloader {
         parts: Parts,
     ) -> io::Result<Self> {
         files::warn_of_mount_point(&watched.source.path);
-        Ok(Self { watched, fixed, hangup: signal(SignalKind::hangup())?, asked, parts })
+        Ok(Self { watched, fixed, hangup: signal(SignalKind::hangup())?, asked, parts, refused: None })
     }
 
     /// Runs for ever.
@@ -98,9 +108,15 @@ impl Reloader {
                 _ = self.hangup.recv() => ("SIGHUP", None),
                 Some(asked) = self.asked.recv() => ("POST /-/reload", Some(asked)),
                 () = self.watched.contents.changed(INTERVAL) => ("the files changed", None),
+                () = sleep(AGAIN_AFTER), if self.refused.is_some() => (AGAIN, None),
             };
             let result = self.reload().await;
-            self.account(cause, &result);
+            let refused = result.as_ref().err().map(Refused::to_string);
+            let is_news = cause != AGAIN || self.refused != refused;
+            self.refused = refused;
+            if is_news {
+                self.account(cause, &result);
+            }
             if let Some(asked) = asked {
                 // Who asked may have left.
                 let _ = asked.send(result.map(said).map_err(|refused| refused.to_string()));

@@ -137,7 +137,7 @@ pub(super) fn tls_files(raw: &raw::Tls, base: &Path) -> Option<tls::ServerFiles>
 fn workers(raw: raw::Workers) -> Workers {
     let count = match raw {
         raw::Workers::Word(raw::AutoWord::Auto) => {
-            rounded_up(thread::available_parallelism().map_or(1, usize::from), cpu_max().as_deref())
+            rounded_up(thread::available_parallelism().map_or(1, usize::from), of_cgroup("cpu.max").as_deref())
         }
         raw::Workers::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
     };
@@ -153,22 +153,38 @@ fn rounded_up(available: usize, cpu_max: Option<&str>) -> usize {
     if quota == Some(available + 1) { available + 1 } else { available }
 }
 
-/// The quota of this process's cgroup (version 2), as the kernel writes it: microseconds, and of how many.
-fn cpu_max() -> Option<String> {
+/// What the kernel says of this process's cgroup (version 2): for `cpu.max` microseconds, and of how many.
+fn of_cgroup(file: &str) -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let inside = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/cpu.max"));
-    inside.or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/cpu.max")).ok()
+    let inside = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/{file}"));
+    inside.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}"))).ok()
 }
 
-/// `auto` is half of the files that the process may open: a connection may need another one to the upstream.
+/// What the process needs for itself, and what a client may make it hold without a key: a head that never ends, an answer
+/// that is not read, or the streams of HTTP/2.
+const OWN_MEMORY: i64 = 32 << 20;
+const MEMORY_OF_CONNECTION: i64 = 256 << 10;
+/// Even the smallest sidecar serves that many.
+const FEW_CONNECTIONS: i64 = 64;
+
+/// `auto` is half of the files that the process may open, since a connection may need another one to the upstream, and no
+/// more than its memory is enough for.
 fn max_connections(raw: raw::MaxConnections) -> i64 {
     match raw {
         raw::MaxConnections::Number(number) => i64::try_from(number).unwrap_or(i64::MAX),
         raw::MaxConnections::Word(raw::AutoWord::Auto) => {
-            std::fs::read_to_string("/proc/self/limits").ok().and_then(|text| open_files(&text)).unwrap_or(i64::MAX) / 2
+            let limits = std::fs::read_to_string("/proc/self/limits").ok();
+            let by_files = limits.and_then(|text| open_files(&text)).unwrap_or(i64::MAX) / 2;
+            by_files.min(by_memory(of_cgroup("memory.max").as_deref()))
         }
     }
+}
+
+/// How many connections a cgroup's memory is enough for; `max` is any number.
+fn by_memory(memory_max: Option<&str>) -> i64 {
+    let memory = memory_max.and_then(|text| text.trim().parse::<i64>().ok());
+    memory.map_or(i64::MAX, |memory| ((memory - OWN_MEMORY) / MEMORY_OF_CONNECTION).max(FEW_CONNECTIONS))
 }
 
 /// How many files the kernel says that a process may open.
@@ -233,6 +249,21 @@ mod tests {
         assert_eq!(open_files(""), None);
         assert_eq!(max_connections(raw::MaxConnections::Number(7)), 7);
         assert!(max_connections(raw::MaxConnections::Word(raw::AutoWord::Auto)) > 0);
+    }
+
+    #[test]
+    fn the_memory_of_a_sidecar_is_enough_for_its_clients() {
+        for (memory_max, expected) in [
+            (Some("134217728\n"), 384),
+            (Some("1073741824\n"), 3968),
+            (Some("33554432"), 64),
+            (Some("0"), 64),
+            (Some("max\n"), i64::MAX),
+            (Some("nonsense"), i64::MAX),
+            (None, i64::MAX),
+        ] {
+            assert_eq!(by_memory(memory_max), expected, "{memory_max:?}");
+        }
     }
 
     #[test]

@@ -221,8 +221,10 @@ pub(super) fn parameter(text: &str) -> Result<Box<str>, String> {
 /// What the names of identity headers begin with, in lower case.
 pub(super) fn identity_prefix(text: &str) -> Result<String, String> {
     let prefix = text.to_ascii_lowercase();
-    let fits =
-        prefix.len() > 2 && prefix.ends_with('-') && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    // Some servers read other marks as a dash: what may stand first must have one spelling.
+    let begins = prefix.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fits = prefix.len() > 2 && begins && prefix.ends_with('-') && plain;
     if !fits {
         return Err(format!(
             "{} is no prefix of headers; write letters and digits and a final dash: X-Keyward-",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{Method, Uri};
 
-use super::watch::{Late, Watch};
+use super::watch::{Doing, Late, Watch};
 use super::{Refusal, Session};
 use crate::auth::credential::Form;
 use crate::auth::decision::{Denial, Permit};
@@ -123,9 +123,10 @@ impl Account {
         self.session.shared.metrics.proxy.stream_ended(denial);
     }
 
-    /// The client is being answered.
+    /// The client is being answered by us, and has to read that in time.
     pub(super) fn answered(&mut self, status: u16) {
         self.status = status;
+        self.watch().enter(Doing::Body);
     }
 }
 

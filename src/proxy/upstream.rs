@@ -28,6 +28,10 @@ use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
 use crate::telemetry::metrics::Failure;
 use crate::tls;
 
+/// What is kept of an answer until the client reads it, and the longest head of one; hyper's own 400 KiB, for each of many
+/// clients that read slowly, are more than a sidecar has.
+const BUFFER: usize = 64 << 10;
+
 /// Where the upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -372,7 +376,7 @@ impl Upstream {
         }
         let mut builder = Builder::new();
         // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.
-        builder.writev(false).allow_obsolete_multiline_headers_in_responses(true);
+        builder.writev(false).allow_obsolete_multiline_headers_in_responses(true).max_buf_size(BUFFER);
         let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
         let (idle, head) = (self.limits.upstream_idle_timeout, self.limits.response_timeout);
         let limits = WaitLimits { idle, head, body: self.limits.body_timeout, ..WaitLimits::NONE };

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -213,6 +213,23 @@ fn a_certificate_changes_and_connections_stay() {
     keyward.site.write("tls.key", "nothing");
     until("it was tried", || keyward.metric("keyward_config_reloads_total{result=\"failure\"}") >= 1.0);
     assert_eq!(curl(&keyward, &key, &[]).code, Some(0));
+    let _ = upstream.take();
+}
+
+#[test]
+fn a_certificate_that_came_too_early_is_taken_over_in_time() {
+    if tools::lacks(&["curl"]) {
+        return;
+    }
+    let (upstream, ca, next) = (Upstream::start(), Authority::new("root"), Authority::new("next"));
+    let (site, key) = site(&upstream, &ca, TLS, "");
+    let keyward = site.serve();
+    keyward.site.write("ca.crt", &next.certificate);
+    install(&keyward.site, &next.sign_from("localhost", SystemTime::now() + Duration::from_secs(3)));
+    until("it was refused", || keyward.metric("keyward_config_reloads_total{result=\"failure\"}") >= 1.0);
+    assert_ne!(curl(&keyward, &key, &[]).code, Some(0));
+    until("it is in force", || curl(&keyward, &key, &[]).code == Some(0));
+    assert!(keyward.metric("keyward_config_reloads_total{result=\"failure\"}") < 3.0, "the same is told once");
     let _ = upstream.take();
 }
 

@@ -7,7 +7,7 @@ use super::super::support::frames::{
 };
 use super::super::support::http2::{Http2, request};
 use super::super::support::upstream::PAGE;
-use super::super::support::{Upstream, ok};
+use super::super::support::{Site, Upstream, ok, until};
 use super::{fields, serve};
 
 #[test]
@@ -28,6 +28,32 @@ fn r66_a_client_that_does_not_read_is_not_waited_for_and_its_other_requests_are_
     assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
     client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&fields(&key, &[])))).unwrap();
     assert!(client.find(|frame| frame.kind == HEADERS && frame.stream == 3).is_some(), "the connection goes on");
+}
+
+#[test]
+fn r66_nor_is_one_that_does_not_read_what_we_answer_ourselves() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Site::new(nobody, "proxy: { max_requests: 60, timeouts: { body: 1s } }");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let known = block(&fields(&key, &[]));
+    let unknown = block(&fields(&key, &[]).into_iter().filter(|(name, _)| *name != "x-api-key").collect::<Vec<_>>());
+    let get = |stream, block: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
+    // Denied, or not to be forwarded: no window for any stream, or for none behind the first few of the connection.
+    let mut clients: Vec<Frames> = [&known, &unknown]
+        .into_iter()
+        .map(|block| {
+            let mut client = Frames::connect(keyward.proxy, &[(4, 0)]);
+            client.send(&(0..30).flat_map(|nth| get(2 * nth + 1, block)).collect::<Vec<u8>>()).unwrap();
+            client
+        })
+        .collect();
+    until("they hold every place", || keyward.metric("keyward_requests_in_flight") >= 60.0);
+    until("they have lost them", || keyward.metric("keyward_requests_in_flight") == 0.0);
+    for client in &mut clients {
+        assert!(client.find(|frame| frame.kind == RST_STREAM).is_some(), "each stream is ended");
+    }
+    assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 60.0);
 }
 
 #[test]

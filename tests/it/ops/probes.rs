@@ -1,6 +1,32 @@
 //! Probes that are passed on to a server that only this machine can reach.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use crate::support::{After, Site, Upstream, ok, until};
+
+#[test]
+fn kubelet_is_heard_however_many_connections_there_are() {
+    let upstream = Upstream::scripted(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        Ok(After::Close)
+    });
+    let keyward = Site::new(upstream.address(), "ops: { probes: { /slow: / } }").serve();
+    let ops = keyward.ops;
+    let connect = |ask: &str| {
+        let mut client = TcpStream::connect(ops).unwrap();
+        client.write_all(ask.as_bytes()).unwrap();
+        client
+    };
+    let silent: Vec<TcpStream> = (0..200).map(|_| connect("GET /livez HT")).collect();
+    let waiting: Vec<TcpStream> = (0..100).map(|_| connect("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    for _ in 0..3 {
+        assert_eq!(keyward.ops_page("/livez").status, 200);
+    }
+    assert_eq!(keyward.ops_page("/slow").status, 503);
+    drop((silent, waiting));
+    let _ = upstream.take();
+}
 
 #[test]
 fn probes_of_the_server_behind_are_passed_on() {

@@ -164,7 +164,7 @@ pub(crate) struct Keyward {
     /// Where clients connect.
     pub(crate) proxy: SocketAddr,
     admin: SocketAddr,
-    ops: SocketAddr,
+    pub(crate) ops: SocketAddr,
     process: Process,
 }
 
