@@ -1,5 +1,6 @@
 //! The whole: starts every part, hands each what it needs, and stops them in order. The only module that knows all others.
 
+mod ledger;
 mod reload;
 
 use std::net::{SocketAddr, TcpListener};
@@ -10,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use self::ledger::Ledger;
 pub use self::reload::Watched;
 use self::reload::{Fixed, Parts, Reloader};
 use crate::admin::{Admin, api::Api};
@@ -81,6 +83,7 @@ pub struct App {
     replica: Arc<Replica>,
     lifecycle: Lifecycle,
     data_plane: proxy::Running,
+    ledger: Ledger,
     /// What never ends: one that does ends the process, since nobody would notice what it no longer does.
     tasks: JoinSet<std::io::Result<()>>,
 }
@@ -104,12 +107,16 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();
     let (poll_interval, poll) = watch::channel(sync.poll_interval);
+    let needs = ledger::Needs {
+        store: store.clone(),
+        replica: replica.clone(),
+        metrics: metrics.clone(),
+        node: sync.node,
+        proxy: proxy_listener.local_addr()?,
+    };
     let sync = Sync::new(store.clone(), writer, poll, metrics.clone(), lifecycle.clone());
     let applied = sync.applied();
-    tasks.spawn(async move {
-        sync.run().await;
-        Ok(())
-    });
+    let ledger = ledger::start(needs, sync, &mut tasks);
 
     let ops = Ops {
         replica: replica.clone(),
@@ -150,7 +157,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     lifecycle.enter(Phase::Serving);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
     tracing::info!(proxy = %address, admin = shown(admin), ops = shown(ops), workers, "serving");
-    Ok(App { proxy: address, admin, ops, replica, lifecycle, data_plane, tasks })
+    Ok(App { proxy: address, admin, ops, replica, lifecycle, data_plane, ledger, tasks })
 }
 
 impl App {
@@ -184,7 +191,8 @@ impl App {
         self.lifecycle.enter(Phase::Leaving);
         tokio::time::sleep(self.data_plane.live().drain_delay()).await;
         self.lifecycle.enter(Phase::Draining);
-        let (data_plane, (joined, done)) = (self.data_plane, tokio::sync::oneshot::channel());
+        let Self { data_plane, ledger, tasks, .. } = self;
+        let (joined, done) = tokio::sync::oneshot::channel();
         // Joining threads blocks; the ops listener goes on meanwhile. It is no task of the runtime's, which would wait for
         // its end even when a second signal comes.
         std::thread::spawn(move || {
@@ -193,6 +201,7 @@ impl App {
             let _ = joined.send(());
         });
         let _ = done.await;
+        ledger.end(tasks).await;
     }
 }
 

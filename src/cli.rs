@@ -14,6 +14,7 @@ mod role;
 mod scope;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod user;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use self::key::KeyCommand;
 use self::open::{People, World};
 use self::role::{BindingCommand, RoleCommand};
 use self::scope::ScopeCommand;
+use self::usage::NodeCommand;
 use self::user::UserCommand;
 use crate::app::{self, Watched};
 use crate::config;
@@ -119,6 +121,24 @@ enum Command {
         output: OutputArg,
         #[command(subcommand)]
         command: BindingCommand,
+    },
+    /// Show how often keys are used, and who still has an old value
+    Usage {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        /// The key, to see its values; without it, all keys
+        key: Option<String>,
+    },
+    /// Show and forget the processes that follow the store
+    Node {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        output: OutputArg,
+        #[command(subcommand)]
+        command: NodeCommand,
     },
     /// Print the JSON Schema of the config
     Schema,
@@ -226,6 +246,12 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
         }
         Command::Binding { config, output, command } => {
             open::people(&config.config, People::Binding(command), &World::of_process(vec![]), output.output, console)
+        }
+        Command::Usage { config, output, key } => {
+            open::usage(&config.config, key.as_deref(), &World::of_process(vec![]), output.output, console)
+        }
+        Command::Node { config, output, command } => {
+            open::node(&config.config, command, &World::of_process(vec![]), output.output, console)
         }
         Command::Schema => console.raw(config::schema().as_bytes()).map(|()| Exit::Ok),
         Command::Completions { shell } => completions(shell, console),

@@ -233,7 +233,8 @@ fn sync_of(raw: &raw::Sync, store: Option<&Location>, report: &mut Report) -> sy
         let poll_interval = humantime::format_duration(poll_interval);
         report.mistake(&at.key("max_staleness"), format!("must be longer than sync.poll, which is {poll_interval}"));
     }
-    sync::Config { poll_interval, max_staleness }
+    let node = raw.node.as_deref().and_then(|node| report.take(&at.key("node"), values::node(node)));
+    sync::Config { poll_interval, max_staleness, node }
 }
 
 fn log_of(raw: &raw::Log, report: &mut Report) -> telemetry::Config {

@@ -14,7 +14,9 @@ mod sealed;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod user;
+pub mod usage;
 pub mod values;
+pub mod wait;
 
 use std::sync::Arc;
 

@@ -303,6 +303,11 @@ impl Session {
             Some(failure) => Err(failure.into()),
             None => Ok(permit),
         });
+        if let Ok(permit) = &decision
+            && let (Some(grant), Some(secret)) = (permit.grant(), permit.digest())
+        {
+            view.used(grant, secret, client, now);
+        }
         Decided { decision, client }
     }
 

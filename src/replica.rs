@@ -6,6 +6,7 @@
 
 mod meters;
 mod table;
+pub mod usage;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use arc_swap::{ArcSwap, Guard};
 
 use self::table::Table;
 pub use self::table::{Change, Counts, Draft, KeyFacts, Names};
+use self::usage::{Tallies, Used};
 use crate::auth::digest::Digest;
 use crate::auth::grant::{
-    Grant, KeyIndex, Keys, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, Unavailable, UserIndex,
+    Grant, KeyIndex, Keys, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, Timestamp, Unavailable,
+    UserIndex,
 };
 use crate::auth::limit::Exhausted;
 use crate::auth::scope::{Scope, Step};
@@ -55,7 +58,7 @@ pub enum Status {
 impl Replica {
     /// An empty replica, which knows nothing until its writer says so.
     pub fn new(max_staleness: Duration) -> (Arc<Self>, Writer) {
-        let draft = Draft::new(Arc::default());
+        let draft = Draft::new(None);
         let max_staleness = AtomicU64::new(millis(max_staleness));
         let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
         let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness, version: AtomicU64::new(0) });
@@ -81,9 +84,19 @@ impl Replica {
         if millis <= self.freshness.max_staleness.load(Relaxed) { Status::Usable(age) } else { Status::Expired(age) }
     }
 
+    /// What was counted and not collected yet.
+    pub fn tallies(&self) -> Arc<Tallies> {
+        self.table.load().tallies.clone()
+    }
+
     /// Changes with everything that changes here, a moment later.
     pub fn version(&self) -> u64 {
         self.version.load(Acquire)
+    }
+
+    /// How old it may be before it grants nothing.
+    pub fn max_staleness(&self) -> Duration {
+        Duration::from_millis(self.freshness.max_staleness.load(Relaxed))
     }
 
     /// From now on it may be this old.
@@ -116,6 +129,13 @@ impl View {
     /// The id and names of a key.
     pub fn names(&self, key: KeyIndex) -> Names<'_> {
         self.table.names(key)
+    }
+
+    /// Counts a request that a secret was good for, at a time.
+    pub fn used(&self, grant: &Grant, secret: Digest, client: Option<IpAddr>, now: Timestamp) {
+        let minute = usage::minute(now);
+        let who = || Used { secret, key: self.table.names(grant.key).id.into(), count: 0, minute, client };
+        self.table.tallies.count(grant.tally, minute, who);
     }
 }
 
@@ -173,15 +193,16 @@ impl Writer {
         self.replica.changed();
     }
 
-    /// A table to be built from everything. It shares the meters of the present one.
+    /// A table to be built from everything. It shares the meters and tallies of the present one.
     pub fn draft(&self) -> Draft {
-        Draft::new(self.draft.meters())
+        Draft::new(Some(self.draft.table()))
     }
 
     /// Puts a table built from everything in place of the present one.
     pub fn replace(&mut self, draft: Draft) {
         self.replica.table.store(draft.table());
         self.draft = draft;
+        self.draft.forget_before();
         self.draft.meters().keep(|id| self.draft.is_limited(id));
         self.replica.changed();
     }

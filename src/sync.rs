@@ -1,11 +1,15 @@
 //! Keeps the replica up with the store. Level-triggered: pull, apply, then wait for a hint *or* the poll interval. A hint
 //! only ever means "look now", so a lost one costs at most an interval.
 
+pub mod node;
+pub mod usage;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::node::Applied;
 use crate::auth::address::Networks;
 use crate::auth::grant::{Standing, Timestamp};
 use crate::auth::scope::Scope;
@@ -22,6 +26,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// How old the last successful pull may be before every key is answered with 503.
     pub max_staleness: Duration,
+    /// What this process is called among those that follow the store; `None` after the machine and its port.
+    pub node: Option<String>,
 }
 
 /// The longest wait between two attempts at a store that does not answer: a key may have been revoked meanwhile.
@@ -56,6 +62,8 @@ pub struct Sync<S> {
     revision: Option<Revision>,
     /// What of the store is in the replica, for those who wait for something to be in force.
     applied: watch::Sender<Option<Revision>>,
+    /// Who says how far this node is.
+    teller: Option<mpsc::UnboundedSender<Applied>>,
 }
 
 impl<S: Store> Sync<S> {
@@ -67,12 +75,18 @@ impl<S: Store> Sync<S> {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self { store, writer, poll_interval, metrics, lifecycle, revision: None, applied: watch::Sender::new(None) }
+        let applied = watch::Sender::new(None);
+        Self { store, writer, poll_interval, metrics, lifecycle, revision: None, applied, teller: None }
     }
 
     /// The revision that the replica has come to, each time that it comes to another one.
     pub fn applied(&self) -> watch::Receiver<Option<Revision>> {
         self.applied.subscribe()
+    }
+
+    /// Tells somebody of everything that is applied.
+    pub fn telling(self, teller: mpsc::UnboundedSender<Applied>) -> Self {
+        Self { teller: Some(teller), ..self }
     }
 
     /// Runs for ever.
@@ -93,7 +107,8 @@ impl<S: Store> Sync<S> {
 
     /// Asks the store for what is new, and applies it.
     async fn pull(&mut self) -> Result<Pulled, StoreError> {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.revision);
+        let mut takes_away = false;
         let mut pull = self.store.pull(self.revision).await?;
         let pulled = if pull.full {
             let mut draft = self.writer.draft();
@@ -109,6 +124,7 @@ impl<S: Store> Sync<S> {
             let records = pull.records.collect().await?;
             let changes: Vec<Change> = records.iter().filter_map(|record| self.change(record)).collect();
             let pulled = if changes.is_empty() { Pulled::Unchanged } else { Pulled::Delta };
+            takes_away = changes.iter().any(Change::takes_away);
             self.writer.apply(changes);
             pulled
         };
@@ -120,6 +136,11 @@ impl<S: Store> Sync<S> {
         self.writer.prove(began);
         let revision = self.revision;
         self.applied.send_if_modified(|applied| std::mem::replace(applied, revision) != revision);
+        if let Some(teller) = self.teller.as_ref().filter(|_| before != self.revision) {
+            let first = before.filter(|_| !pull.full).map(|before| before.number + 1);
+            // Who listened has ended only if the program has.
+            let _ = teller.send(Applied { revision: pull.revision.number, first, takes_away, at: Instant::now() });
+        }
         Ok(pulled)
     }
 

@@ -45,9 +45,9 @@ begin
     end loop;
     alter function keyward.only_in_a_commit() owner to keyward_owner;
 
-    -- Who reads needs of the audit only what tells one history from another.
+    -- Who reads needs of the audit only what tells one history from another, and how old a change is.
     grant select on keyward.meta, keyward.record to keyward_reader, keyward_writer;
-    grant select (rev, chain) on keyward.audit to keyward_reader;
+    grant select (rev, at, chain) on keyward.audit to keyward_reader;
 
     -- What only those who manage may read (passwords, sealed values) is nothing for who only reads.
     grant select, insert, update on keyward.private to keyward_writer;

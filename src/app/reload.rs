@@ -188,6 +188,7 @@ pub(super) struct Fixed {
     admin: Option<admin::Config>,
     ops: Option<SocketAddr>,
     store: Location,
+    node: Option<String>,
     pepper: PepperCheck,
     log: LogFormat,
 }
@@ -201,6 +202,7 @@ impl Fixed {
             admin: config.admin.clone(),
             ops: config.ops.as_ref().map(|ops| ops.listen),
             store: config.store.clone(),
+            node: config.sync.node.clone(),
             pepper: config.locksmith.pepper.check(),
             log: config.log.format,
         }
@@ -214,6 +216,7 @@ impl Fixed {
             ("admin.listen", self.admin == other.admin),
             ("ops.listen", self.ops == other.ops),
             ("store", self.store == other.store),
+            ("sync.node", self.node == other.node),
             ("keys.pepper", self.pepper == other.pepper),
             ("log.format", self.log == other.log),
         ];

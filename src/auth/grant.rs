@@ -194,6 +194,15 @@ pub enum Standing {
     Suspended,
 }
 
+/// Where the replica counts how often a secret is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TallyIndex(pub u32);
+
+impl TallyIndex {
+    /// Nowhere: of what no secret opens, nothing is counted.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// What one secret opens. A copy is handed out, so no lock is held while a request is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -205,6 +214,8 @@ pub struct Grant {
     pub restrictions: RestrictionsIndex,
     /// What stands behind the key.
     pub lineage: Lineage,
+    /// Where the uses of the secret are counted.
+    pub tally: TallyIndex,
     /// When the key ends.
     pub expires_at: Timestamp,
     /// When this secret ends: it may be retired before its key.
@@ -260,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_grant_stays_small() {
-        assert_eq!(size_of::<Grant>(), 40, "a million keys have a million of them");
+        assert_eq!(size_of::<Grant>(), 48, "a million keys have a million of them");
     }
 
     #[test]

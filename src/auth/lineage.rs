@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::auth::digest::Digest;
     use crate::auth::good_until;
-    use crate::auth::grant::{Environment, KeyIndex, ParentIndex, RestrictionsIndex, Unavailable};
+    use crate::auth::grant::{Environment, KeyIndex, ParentIndex, RestrictionsIndex, TallyIndex, Unavailable};
     use crate::auth::limit::Limit;
     use crate::auth::scope::Step;
 
@@ -127,6 +127,7 @@ mod tests {
                     owner: None,
                     parent: NonZero::new(number + 1).filter(|above| above.get() < count).map(ParentIndex),
                 },
+                tally: TallyIndex::NONE,
                 expires_at: Timestamp::NEVER,
                 not_after: Timestamp::NEVER,
                 access: Access::ReadWrite,

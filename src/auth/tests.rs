@@ -6,7 +6,7 @@ use std::cell::Cell;
 use super::credential::Forms;
 use super::digest::Digest;
 use super::grant::{
-    KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, Unavailable, UserIndex,
+    KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, TallyIndex, Unavailable, UserIndex,
 };
 use super::key::{Alphabet, Brand, Shape};
 use super::limit::{Exhausted, Limit};
@@ -69,6 +69,7 @@ fn one_key(change: impl FnOnce(&mut Grant)) -> OneKey {
         scope: ScopeIndex::EVERYWHERE,
         restrictions: RestrictionsIndex::NONE,
         lineage: Lineage::NONE,
+        tally: TallyIndex::NONE,
         expires_at: Timestamp::NEVER,
         not_after: Timestamp::NEVER,
         access: Access::ReadWrite,

@@ -121,6 +121,7 @@ impl From<manage::Failure> for Failure {
             | manage::Failure::OutOfMemory
             | manage::Failure::Unsealable
             | manage::Failure::BadTicket(_)
+            | manage::Failure::NoLedger(_)
             | manage::Failure::Random(_) => Self::Failed(failure.to_string()),
             manage::Failure::Store(_) => match failure {
                 manage::Failure::Store(error) => Self::Store(error),

@@ -3,6 +3,7 @@
 mod change;
 mod create;
 mod list;
+mod revoke;
 mod rotate;
 
 use clap::Subcommand;
@@ -13,9 +14,11 @@ use super::import::{self, ImportArgs};
 use crate::auth::grant::State;
 use crate::manage::Session;
 use crate::store::Store;
+use crate::store::ledger::Ledger;
 
 pub(super) use self::change::UpdateArgs;
 pub(super) use self::create::{CreateArgs, record};
+pub(super) use self::revoke::RevokeArgs;
 pub(super) use self::rotate::RotateArgs;
 
 /// The commands on keys.
@@ -45,13 +48,7 @@ pub(super) enum KeyCommand {
     /// Give a key a new value and print it, once
     Rotate(RotateArgs),
     /// Stop a key for good
-    Revoke {
-        /// The key
-        id: String,
-        /// Why, for the audit
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
+    Revoke(RevokeArgs),
     /// Bring in keys of another system, as they are
     Import(ImportArgs),
 }
@@ -63,34 +60,28 @@ impl KeyCommand {
             Self::List | Self::Show { .. } => true,
             Self::Create(_) | Self::Import(_) => false,
             // These need a key, and in a new database there is none.
-            Self::Update(_) | Self::Disable { .. } | Self::Enable { .. } | Self::Rotate(_) | Self::Revoke { .. } => {
-                true
-            }
+            Self::Update(_) | Self::Disable { .. } | Self::Enable { .. } | Self::Rotate(_) | Self::Revoke(_) => true,
         }
     }
 }
 
 /// Carries out a command on keys.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run<S: Store + Ledger>(
     command: KeyCommand,
     session: &Session<S>,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let state = |id, state, reason| change::StateChange { id, state, reason };
+    let state = |id, state| change::StateChange { id, state };
     match command {
         KeyCommand::Create(args) => create::run(args, session, output, console).await,
         KeyCommand::List => list::all(session, output, console).await,
         KeyCommand::Show { id } => list::one(&id, session, output, console).await,
         KeyCommand::Update(args) => change::update(args, session, output, console).await,
-        KeyCommand::Disable { id } => {
-            change::set_state(state(id, State::Disabled, None), session, output, console).await
-        }
-        KeyCommand::Enable { id } => change::set_state(state(id, State::Active, None), session, output, console).await,
+        KeyCommand::Disable { id } => change::set_state(state(id, State::Disabled), session, output, console).await,
+        KeyCommand::Enable { id } => change::set_state(state(id, State::Active), session, output, console).await,
         KeyCommand::Rotate(args) => rotate::run(args, session, output, console).await,
-        KeyCommand::Revoke { id, reason } => {
-            change::set_state(state(id, State::Revoked, reason), session, output, console).await
-        }
+        KeyCommand::Revoke(args) => revoke::run(args, session, output, console).await,
         KeyCommand::Import(args) => import::run(args, session, output, console).await,
     }
 }

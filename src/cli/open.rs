@@ -10,6 +10,7 @@ use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
 use super::role::{self, BindingCommand, RoleCommand};
 use super::scope::{self, ScopeCommand};
+use super::usage::{self, NodeCommand};
 use super::user::{self, UserCommand};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
@@ -128,6 +129,36 @@ pub(super) enum People {
     Role(RoleCommand),
     /// On who has them.
     Binding(BindingCommand),
+}
+
+/// Shows how often keys are used.
+pub(super) fn usage(
+    path: &Path,
+    key: Option<&str>,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    wait(async {
+        let session = opened(locksmith, &store, true, world, console).await?;
+        usage::run(key, &session, output, console).await
+    })
+}
+
+/// Carries out a command on nodes.
+pub(super) fn node(
+    path: &Path,
+    command: NodeCommand,
+    world: &World,
+    output: Output,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+    warn(&warnings, console);
+    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
+    wait(usage::nodes(command, &store, output, console))
 }
 
 /// Says what is doubtful about a config.

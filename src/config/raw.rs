@@ -359,11 +359,13 @@ pub(crate) struct Sync {
     pub(crate) poll: Option<Time>,
     /// How old the last news may be, when the store cannot be reached, before every request is answered with 503.
     pub(crate) max_staleness: Time,
+    /// What this process is called among those that follow the store: no two that run at once have the same name. Default: the name of the machine and the port of `proxy.listen`.
+    pub(crate) node: Option<String>,
 }
 
 impl Default for Sync {
     fn default() -> Self {
-        Self { poll: None, max_staleness: Time::new("1h") }
+        Self { poll: None, max_staleness: Time::new("1h"), node: None }
     }
 }
 

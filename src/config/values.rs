@@ -142,6 +142,12 @@ pub(super) fn time_above_zero(raw: &raw::Time) -> Result<Duration, String> {
     }
 }
 
+/// What a process is called.
+pub(super) fn node(raw: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&raw.len()) && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+    fits.then(|| raw.to_owned()).ok_or_else(|| "must be 1 to 64 of A-Z a-z 0-9 . _ : -".to_owned())
+}
+
 /// The largest request head.
 pub(super) fn head_size(raw: &raw::Size) -> Result<usize, String> {
     let bytes = match raw {

@@ -1,5 +1,6 @@
 //! Why a change was not made. The command line turns it into words and an exit code, the API into an envelope and a status.
 
+use crate::store::ledger::LedgerError;
 use crate::store::record::{RecordId, Unreadable};
 use crate::store::{CommitError, StoreError};
 
@@ -54,9 +55,21 @@ pub enum Failure {
     /// What was handed out to be brought back is not what was brought.
     #[error("{0}")]
     BadTicket(&'static str),
+    /// The store keeps no audit, no usage and no nodes.
+    #[error("{0}")]
+    NoLedger(String),
     /// There are no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] getrandom::Error),
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::None(why) => Self::NoLedger(why),
+            LedgerError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<CommitError> for Failure {

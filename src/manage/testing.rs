@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::auth::Locksmith;
 use crate::auth::digest::Pepper;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::key::{Alphabet, Brand, KeyFormat, Shape};
+use crate::store::ledger::audit::{Line, Page};
+use crate::store::ledger::nodes::{Node, Report};
+use crate::store::ledger::usage::{Usage, Uses};
+use crate::store::ledger::{Ledger, LedgerError};
 use crate::store::record::{KeyBody, KeyType, Record, RecordId, UserBody, UserState};
 use crate::store::{Commit, CommitError, Expect, Pull, Records, Revision, Store, StoreError};
 
@@ -75,6 +80,7 @@ struct Memory {
     commits: Vec<Commit>,
     conflicts: usize,
     gets: usize,
+    nodes: Vec<Node>,
 }
 
 impl MemoryStore {
@@ -97,6 +103,52 @@ impl MemoryStore {
     pub(crate) fn gets(&self) -> usize {
         self.state.lock().unwrap().gets
     }
+}
+
+impl MemoryStore {
+    /// The nodes that follow it.
+    pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
+        self.state.lock().unwrap().nodes = nodes;
+    }
+}
+
+/// It has nodes, and no more.
+impl Ledger for MemoryStore {
+    async fn head(&self) -> Result<Revision, LedgerError> {
+        Err(none())
+    }
+
+    async fn lines(&self, _: Page) -> Result<Vec<Line>, LedgerError> {
+        Err(none())
+    }
+
+    async fn age(&self, _: u64) -> Result<Option<Duration>, LedgerError> {
+        Err(none())
+    }
+
+    async fn add_usage(&self, _: &str, _: Vec<Uses>) -> Result<(), LedgerError> {
+        Err(none())
+    }
+
+    async fn usage(&self, _: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
+        Err(none())
+    }
+
+    async fn report(&self, _: Report) -> Result<(), LedgerError> {
+        Err(none())
+    }
+
+    async fn forget(&self, _: &str) -> Result<(), LedgerError> {
+        Err(none())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
+        Ok(self.state.lock().unwrap().nodes.clone())
+    }
+}
+
+fn none() -> LedgerError {
+    LedgerError::None("a store in memory has no ledger".to_owned())
 }
 
 impl Store for MemoryStore {

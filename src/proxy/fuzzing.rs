@@ -20,7 +20,7 @@ use crate::auth::decision::Permit;
 use crate::auth::digest::{Digest, Pepper};
 use crate::auth::grant::{
     Access, Environment, Grant, KeyIndex, Keys, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State,
-    Timestamp, Unavailable, UserIndex,
+    TallyIndex, Timestamp, Unavailable, UserIndex,
 };
 use crate::auth::key::{Alphabet, Brand, KeyFormat, Shape};
 use crate::auth::limit::Exhausted;
@@ -145,6 +145,7 @@ impl Keys for OneKey {
             scope: ScopeIndex::EVERYWHERE,
             restrictions: RestrictionsIndex::NONE,
             lineage: Lineage::NONE,
+            tally: TallyIndex::NONE,
             expires_at: Timestamp::NEVER,
             not_after: Timestamp::NEVER,
             access: Access::ReadWrite,

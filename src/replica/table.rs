@@ -16,6 +16,7 @@ use dashmap::DashMap;
 
 pub use self::draft::{Change, Counts, Draft, KeyFacts};
 use super::meters::Meters;
+use super::usage::Tallies;
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
 use crate::auth::grant::{Grant, KeyIndex, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, UserIndex};
@@ -61,6 +62,7 @@ pub(super) struct Table {
     /// What keys may do that others were made below: few.
     parents: DashMap<u32, Grant, BuildHasherDefault<DigestHasher>>,
     meters: Arc<Meters>,
+    pub(super) tallies: Arc<Tallies>,
 }
 
 /// Where a key may be used from, and how often.

@@ -1,16 +1,23 @@
-//! What a store keeps beside the records, and does not replicate: who did what.
+//! What a store keeps beside the records, and does not replicate: who did what, how often keys were used, and which nodes
+//! follow it.
 //!
 //! Apart from [`Store`](super::Store), because files that something else writes have none of it, and because nothing that
 //! happens here makes a revision.
 
 pub mod audit;
+pub mod nodes;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod usage;
 pub mod verify;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use self::audit::{Line, Page};
+use self::nodes::{Node, Report};
+use self::usage::{Usage, Uses};
 use super::{AnyStore, Revision, StoreError};
 
 /// Why a ledger did not answer.
@@ -37,22 +44,119 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As for [`Ledger::head`].
     fn lines(&self, page: Page) -> impl Future<Output = Result<Vec<Line>, LedgerError>> + Send;
+
+    /// How long ago a revision was made, by the store's own clock; `None` if it does not know.
+    ///
+    /// # Errors
+    /// As for [`Ledger::head`].
+    fn age(&self, revision: u64) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
+
+    /// Adds what this node has counted. All of it or nothing; but where the answer is lost, nobody knows which.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or keeps no usage.
+    fn add_usage(&self, node: &str, uses: Vec<Uses>) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// What was counted, of one key or of all, by key and value.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or keeps no usage.
+    fn usage(&self, key: Option<&str>) -> impl Future<Output = Result<Vec<Usage>, LedgerError>> + Send;
+
+    /// Says how far a node is.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or keeps no nodes.
+    fn report(&self, report: Report) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Forgets a node: it has ended, or somebody knows that it has.
+    ///
+    /// # Errors
+    /// As for [`Ledger::report`].
+    fn forget(&self, node: &str) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// All nodes that have said how far they are, by their ids.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or keeps no nodes.
+    fn nodes(&self) -> impl Future<Output = Result<Vec<Node>, LedgerError>> + Send;
+}
+
+/// Asks whichever store it is; files have no ledger.
+macro_rules! ask {
+    ($store:expr, $method:ident($($argument:expr),*)) => {
+        match $store {
+            AnyStore::Sqlite(store) => store.$method($($argument),*).await,
+            AnyStore::File(store) => Err(store.has_no_ledger()),
+            AnyStore::Postgres(store) => store.$method($($argument),*).await,
+        }
+    };
 }
 
 impl Ledger for AnyStore {
     async fn head(&self) -> Result<Revision, LedgerError> {
-        match self {
-            Self::Sqlite(store) => store.head().await,
-            Self::File(store) => Err(store.has_no_ledger()),
-            Self::Postgres(store) => store.head().await,
-        }
+        ask!(self, head())
     }
 
     async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
-        match self {
-            Self::Sqlite(store) => store.lines(page).await,
-            Self::File(store) => Err(store.has_no_ledger()),
-            Self::Postgres(store) => store.lines(page).await,
-        }
+        ask!(self, lines(page))
+    }
+
+    async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
+        ask!(self, age(revision))
+    }
+
+    async fn add_usage(&self, node: &str, uses: Vec<Uses>) -> Result<(), LedgerError> {
+        ask!(self, add_usage(node, uses))
+    }
+
+    async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
+        ask!(self, usage(key))
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        ask!(self, report(report))
+    }
+
+    async fn forget(&self, node: &str) -> Result<(), LedgerError> {
+        ask!(self, forget(node))
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
+        ask!(self, nodes())
+    }
+}
+
+impl<L: Ledger> Ledger for Arc<L> {
+    async fn head(&self) -> Result<Revision, LedgerError> {
+        (**self).head().await
+    }
+
+    async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
+        (**self).lines(page).await
+    }
+
+    async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
+        (**self).age(revision).await
+    }
+
+    async fn add_usage(&self, node: &str, uses: Vec<Uses>) -> Result<(), LedgerError> {
+        (**self).add_usage(node, uses).await
+    }
+
+    async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
+        (**self).usage(key).await
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        (**self).report(report).await
+    }
+
+    async fn forget(&self, node: &str) -> Result<(), LedgerError> {
+        (**self).forget(node).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
+        (**self).nodes().await
     }
 }

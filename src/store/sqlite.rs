@@ -7,6 +7,7 @@
 //! All of SQLite runs on tokio's blocking threads. Connections are leased from a small pool, so that a pull whose reader
 //! takes its time holds up nobody; writers take turns.
 
+mod beside;
 mod create;
 mod database;
 mod ledger;
@@ -26,6 +27,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use self::beside::Beside;
 use self::database::Database;
 use self::read::{Answer, Snapshot};
 use self::trouble::Trouble;
@@ -46,6 +48,7 @@ pub struct SqliteStore {
     database: Arc<Database>,
     /// The number of the last commit of this process: what [`Store::changed`] waits for.
     committed: Arc<watch::Sender<u64>>,
+    beside: Arc<Beside>,
 }
 
 impl SqliteStore {
@@ -73,7 +76,8 @@ impl SqliteStore {
     fn over(database: Database) -> Result<Self, StoreError> {
         let database = Arc::new(database);
         Snapshot::open(&database).map_err(|trouble| database.explain(trouble))?;
-        Ok(Self { database, committed: Arc::new(watch::Sender::new(0)) })
+        let beside = Arc::new(Beside::new(&database.path));
+        Ok(Self { database, committed: Arc::new(watch::Sender::new(0)), beside })
     }
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod config;
 mod labels;
+mod ledger;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 pub use self::admin::AdminMetrics;
 pub use self::config::ConfigMetrics;
 pub use self::labels::{Decision, Failure, Outcome, Refused};
+pub use self::ledger::LedgerMetrics;
 use super::histogram::DurationHistogram;
 use crate::auth::decision::Denial;
 
@@ -124,6 +126,8 @@ pub struct Metrics {
     pub proxy: ProxyMetrics,
     /// Of the replica and the store.
     pub sync: SyncMetrics,
+    /// Of what is kept beside the records.
+    pub ledger: LedgerMetrics,
     /// Of the config.
     pub config: ConfigMetrics,
     /// Of the management API.
@@ -142,6 +146,7 @@ impl Metrics {
         let metrics = Self {
             proxy: proxy_metrics(&registry)?,
             sync: sync_metrics(&registry)?,
+            ledger: LedgerMetrics::new(&registry)?,
             config: ConfigMetrics::new(&registry)?,
             admin: AdminMetrics::new(&registry)?,
             log_dropped: counter(

@@ -15,6 +15,7 @@ mod forwarding; // what passes, what is removed and what is added
 mod grpc; // calls by a library, to a server of the same
 mod hostile; // what attackers send, by row of the catalogue
 mod http2; // the same rules for those who speak HTTP/2
+mod ledger; // who changed what, how often keys were used, who has heard of it
 mod limits; // how often a key may be used
 mod management; // the API by which keys are made, changed and deleted
 mod postgres; // keys in a database that many share

@@ -111,32 +111,40 @@ pub(super) struct StateChange {
     pub(super) id: String,
     /// What it will be.
     pub(super) state: State,
-    /// Why, for the audit.
-    pub(super) reason: Option<String>,
 }
 
-/// Disables, enables or revokes a key.
+/// Disables or enables a key.
 pub(super) async fn set_state<S: Store>(
-    StateChange { id, state, reason }: StateChange,
+    StateChange { id, state }: StateChange,
     session: &Session<S>,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let changed = session.set_key_state(&id, state, reason.as_deref(), None).await?;
+    let changed = session.set_key_state(&id, state, None, None).await?;
     tell(&changed, output, console)
 }
 
-fn tell(changed: &Changed, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    match changed {
+fn tell(change: &Changed, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    changed(change, console);
+    named(change, output, console)
+}
+
+/// Tells what changed.
+pub(super) fn changed(change: &Changed, console: &mut Console<'_>) {
+    match change {
         Changed::No(key) => console.note(format_args!("key {} is like that already", key.id)),
         Changed::Yes { key, fields } => {
             let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {}", shown(value))).collect();
             console.note(format_args!("key {} changed: {}", key.id, printable(&fields.join(", "))));
         }
     }
+}
+
+/// Writes the key as it is now.
+pub(super) fn named(change: &Changed, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
     match output {
         Output::Table => {}
-        Output::Json => console.json(changed.key())?,
+        Output::Json => console.json(change.key())?,
     }
     Ok(Exit::Ok)
 }

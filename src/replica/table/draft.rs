@@ -16,7 +16,7 @@ use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
 use crate::auth::grant::{
     Access, Environment, Grant, KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State,
-    Timestamp, UserIndex,
+    TallyIndex, Timestamp, UserIndex,
 };
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
@@ -87,6 +87,19 @@ pub enum Change {
     SecretGone(Digest),
 }
 
+impl Change {
+    /// Whether somebody may do less by it than before, as far as it tells.
+    pub fn takes_away(&self) -> bool {
+        match self {
+            Self::ScopeGone(_) | Self::UserGone(_) | Self::KeyGone(_) | Self::SecretGone(_) => true,
+            Self::Scope { active, .. } => !active,
+            Self::User { standing, .. } => *standing != Standing::Good,
+            Self::Key(_, facts) => facts.state != State::Active,
+            Self::Secret { not_after, .. } => *not_after != Timestamp::NEVER,
+        }
+    }
+}
+
 /// How many records of each kind are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -119,6 +132,8 @@ pub struct Draft {
     users: HashMap<Box<str>, UserIndex>,
     /// Keys that others name as their parent, whether they are there or not.
     parents: HashMap<Box<str>, ParentIndex>,
+    /// What this will take the place of, until it does.
+    before: Option<Arc<Table>>,
 }
 
 /// The secrets of a key: nearly always one, so that one needs no allocation.
@@ -131,10 +146,13 @@ enum Secrets {
 }
 
 impl Draft {
-    /// An empty one, whose keys have these meters.
-    pub(in crate::replica) fn new(meters: Arc<Meters>) -> Self {
+    /// An empty one, to take the place of a table whose meters and tallies go on.
+    pub(in crate::replica) fn new(before: Option<Arc<Table>>) -> Self {
+        let (meters, tallies) =
+            before.as_ref().map(|table| (table.meters.clone(), table.tallies.clone())).unwrap_or_default();
         Self {
-            table: Arc::new(Table { meters, ..Table::default() }),
+            table: Arc::new(Table { meters, tallies, ..Table::default() }),
+            before,
             keys: HashTable::new(),
             hasher: RandomState::new(),
             secrets: Vec::new(),
@@ -146,6 +164,11 @@ impl Draft {
             users: HashMap::new(),
             parents: HashMap::new(),
         }
+    }
+
+    /// It is in force.
+    pub(in crate::replica) fn forget_before(&mut self) {
+        self.before = None;
     }
 
     pub(in crate::replica) fn meters(&self) -> Arc<Meters> {
@@ -270,6 +293,7 @@ impl Draft {
                 owner: facts.owner.as_deref().map(|owner| self.user_index(owner)),
                 parent: facts.parent.as_deref().map(|parent| self.parent_index(parent)),
             },
+            tally: TallyIndex::NONE,
             expires_at: facts.expires_at,
             not_after: Timestamp::NEVER,
             access: facts.access,
@@ -281,7 +305,7 @@ impl Draft {
             self.table.parents.insert(index.0.get(), grant);
         }
         for digest in self.secrets[key as usize].as_slice() {
-            self.table.grants.alter(digest, |_, old| Grant { not_after: old.not_after, ..grant });
+            self.table.grants.alter(digest, |_, old| Grant { not_after: old.not_after, tally: old.tally, ..grant });
         }
         if self.secrets[key as usize].as_slice().is_empty() {
             self.idle.insert(key, grant);
@@ -352,7 +376,8 @@ impl Draft {
         };
         let sibling = self.secrets[place as usize].as_slice().first().and_then(|sibling| self.table.grant(sibling));
         if let Some(grant) = sibling.or_else(|| self.idle.remove(&place)) {
-            self.table.grants.insert(digest, Grant { not_after, ..grant });
+            let tally = self.tally_of(&digest);
+            self.table.grants.insert(digest, Grant { not_after, tally, ..grant });
             self.secrets[place as usize].add(digest);
         }
     }
@@ -367,8 +392,15 @@ impl Draft {
         let secrets = &mut self.secrets[grant.key.0 as usize];
         secrets.remove(digest);
         if secrets.as_slice().is_empty() {
-            self.idle.insert(grant.key.0, Grant { not_after: Timestamp::NEVER, ..grant });
+            let idle = Grant { not_after: Timestamp::NEVER, tally: TallyIndex::NONE, ..grant };
+            self.idle.insert(grant.key.0, idle);
         }
+    }
+
+    /// Where a secret is counted: as it was in the table before, if it was there.
+    fn tally_of(&self, digest: &Digest) -> TallyIndex {
+        let known = self.before.as_ref().and_then(|table| table.grant(digest)).map(|grant| grant.tally);
+        known.unwrap_or_else(|| self.table.tallies.open())
     }
 }
 

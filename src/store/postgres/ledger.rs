@@ -1,4 +1,6 @@
-//! The audit, as it is kept on the server.
+//! The audit, usage and nodes, as they are kept on the server.
+
+use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -7,9 +9,49 @@ use super::PostgresStore;
 use super::link::{LONG_PATIENCE, PATIENCE, within};
 use super::read::{Head, from_sql, to_sql};
 use super::trouble::Trouble;
+use crate::auth::digest::Digest;
 use crate::store::Revision;
 use crate::store::ledger::audit::{Line, Order, Page};
+use crate::store::ledger::nodes::{Node, Report};
+use crate::store::ledger::usage::{Usage, Uses, time_of};
 use crate::store::ledger::{Ledger, LedgerError};
+
+const BEGIN: &str = "
+    begin isolation level read committed;
+    set local synchronous_commit = off;
+    set local lock_timeout = '2s';
+    set local statement_timeout = '4s';
+    set local idle_in_transaction_session_timeout = '5s'";
+
+const ADD: &str = "
+    insert into keyward.usage as u (key_id, secret_id, last_used, count, client, node)
+    select t.key_id, t.secret_id, t.last_used, t.count, t.client, $6
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+        as t (key_id, secret_id, last_used, count, client)
+    on conflict (key_id, secret_id) do update set
+        count = u.count + excluded.count,
+        last_used = greatest(u.last_used, excluded.last_used),
+        node = case when excluded.last_used >= u.last_used then excluded.node else u.node end,
+        client = case when excluded.last_used >= u.last_used then excluded.client else u.client end";
+
+const USAGE: &str = "
+    select key_id, secret_id, count, last_used, node, client from keyward.usage
+    where $1::text is null or key_id = $1 order by key_id, secret_id";
+
+const REPORT: &str = "
+    insert into keyward.node as n (id, rev, version, max_staleness, seen_at)
+    values ($1, $2, $3, $4, clock_timestamp())
+    on conflict (id) do update set
+        rev = excluded.rev, version = excluded.version, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at";
+
+const NODES: &str = "
+    select id, rev, version, max_staleness,
+        greatest(extract(epoch from clock_timestamp() - seen_at) * 1000, 0)::bigint
+    from keyward.node order by id";
+
+/// Both times are the server's: see `write.rs`.
+const AGE: &str = "
+    select (extract(epoch from clock_timestamp() - at::timestamptz) * 1000)::bigint from keyward.audit where rev = $1";
 
 const HEAD: &str = "select rev, chain, format, pepper_check, true from keyward.meta";
 
@@ -45,6 +87,83 @@ impl Ledger for PostgresStore {
         };
         self.explained(read.await)
     }
+
+    async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
+        let rows = self.rows(AGE, &[(&to_sql(revision), Type::INT8)]).await;
+        let age = rows.and_then(|rows| rows.first().map(|row| row.try_get(0)).transpose().map_err(Trouble::from));
+        Ok(self.explained(age)?.map(|millis| Duration::from_millis(from_sql(millis))))
+    }
+
+    async fn add_usage(&self, node: &str, mut uses: Vec<Uses>) -> Result<(), LedgerError> {
+        // Always in the same order: two nodes that add at once do not wait for each other in a circle.
+        uses.sort_unstable_by(|a, b| (&a.key, a.secret).cmp(&(&b.key, b.secret)));
+        let keys: Vec<&str> = uses.iter().map(|uses| &*uses.key).collect();
+        let secrets: Vec<String> = uses.iter().map(|uses| uses.secret.to_record_id()).collect();
+        let minutes: Vec<i64> = uses.iter().map(|uses| uses.minute.into()).collect();
+        let counts: Vec<i64> = uses.iter().map(|uses| to_sql(uses.count)).collect();
+        let clients: Vec<Option<String>> =
+            uses.iter().map(|uses| uses.client.map(|client| client.to_string())).collect();
+        let values: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&keys, Type::TEXT_ARRAY),
+            (&secrets, Type::TEXT_ARRAY),
+            (&minutes, Type::INT8_ARRAY),
+            (&counts, Type::INT8_ARRAY),
+            (&clients, Type::TEXT_ARRAY),
+            (&node, Type::TEXT),
+        ];
+        self.explained(self.note(ADD, &values).await)
+    }
+
+    async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
+        let rows = self.rows(USAGE, &[(&key, Type::TEXT)]).await;
+        let usage = rows.and_then(|rows| rows.iter().map(usage).collect::<Result<Vec<_>, _>>().map_err(Trouble::from));
+        self.explained(usage.map(|rows| rows.into_iter().flatten().collect()))
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        let Report { id, revision, version, max_staleness } = report;
+        let staleness = i64::try_from(max_staleness.as_millis()).unwrap_or(i64::MAX);
+        let values: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&id, Type::TEXT), (&to_sql(revision), Type::INT8), (&version, Type::TEXT), (&staleness, Type::INT8)];
+        self.explained(self.note(REPORT, &values).await)
+    }
+
+    async fn forget(&self, node: &str) -> Result<(), LedgerError> {
+        self.explained(self.note("delete from keyward.node where id = $1", &[(&node, Type::TEXT)]).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
+        let rows = self.rows(NODES, &[]).await;
+        let nodes = rows.and_then(|rows| rows.iter().map(node).collect::<Result<_, _>>().map_err(Trouble::from));
+        self.explained(nodes)
+    }
+}
+
+type Value<'v> = (&'v (dyn ToSql + Sync), Type);
+
+impl PostgresStore {
+    /// Reads a few rows.
+    async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Trouble> {
+        let lease = self.pool.lease().await?;
+        let rows = within(LONG_PATIENCE, "reading", lease.client().query_typed(sql, values)).await?;
+        lease.give_back();
+        Ok(rows)
+    }
+
+    /// Writes what is no part of the history: nobody waits for a disk or a standby, and a crash of the server may cost the
+    /// last of it.
+    async fn note(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Trouble> {
+        let lease = self.pool.lease().await?;
+        let client = lease.client();
+        let written = async {
+            client.batch_execute(BEGIN).await?;
+            client.query_typed(sql, values).await?;
+            client.batch_execute("commit").await
+        };
+        within(PATIENCE, "noting usage", written).await?;
+        lease.give_back();
+        Ok(())
+    }
 }
 
 impl PostgresStore {
@@ -56,4 +175,22 @@ impl PostgresStore {
 fn line(row: &Row) -> Result<Line, tokio_postgres::Error> {
     let revision = from_sql(row.try_get(0)?);
     Ok(Line { revision, at: row.try_get(1)?, entry: row.try_get(2)?, content: row.try_get(3)?, chain: row.try_get(4)? })
+}
+
+/// One whose secret is none was written by somebody else.
+fn usage(row: &Row) -> Result<Option<Usage>, tokio_postgres::Error> {
+    let Some(secret) = Digest::from_record_id(row.try_get(1)?) else { return Ok(None) };
+    let (key, count) = (row.try_get::<_, &str>(0)?.into(), from_sql(row.try_get(2)?));
+    let last_used = time_of(from_sql(row.try_get(3)?));
+    Ok(Some(Usage { key, secret, count, last_used, node: row.try_get(4)?, client: row.try_get(5)? }))
+}
+
+fn node(row: &Row) -> Result<Node, tokio_postgres::Error> {
+    Ok(Node {
+        id: row.try_get(0)?,
+        revision: from_sql(row.try_get(1)?),
+        version: row.try_get(2)?,
+        max_staleness_ms: from_sql(row.try_get(3)?),
+        seen_ms_ago: from_sql(row.try_get(4)?),
+    })
 }

@@ -6,14 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::link::{self, LONG_PATIENCE, Pool, within};
-use super::read::{Head, about, table, to_sql};
+use super::read::{Head, about, from_sql, table, to_sql};
 use super::schema::can_write;
 use super::trouble::{Refusal, Trouble};
 use crate::auth::digest::PepperCheck;
@@ -31,7 +30,10 @@ const BEGIN: &str = "
     set local idle_in_transaction_session_timeout = '5s';
     select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
 
-const TAKE: &str = "update keyward.meta set rev = rev + 1 returning rev, chain, format, pepper_check, true";
+/// The time is the server's, so that it is the same clock whoever writes, and goes on as the numbers do.
+const TAKE: &str = "
+    update keyward.meta set rev = rev + 1 returning rev, chain, format, pepper_check, true,
+        (extract(epoch from clock_timestamp()) * 1000)::bigint";
 
 /// One statement for each expectation. Each gives the records for which it held.
 const ABSENT: &str = "
@@ -80,7 +82,8 @@ pub(super) async fn commit(pool: &Arc<Pool>, mut commit: Commit, check: PepperCh
 pub(super) async fn write(client: &Client, commit: &Commit, check: PepperCheck) -> Result<Revision, Refusal> {
     within(LONG_PATIENCE, "beginning", client.batch_execute(BEGIN)).await?;
     let taken = within(LONG_PATIENCE, "waiting for its write lock", client.query_typed_opt(TAKE, &[])).await?;
-    let head = Head::of(&taken.ok_or_else(Trouble::empty)?, check)?;
+    let taken = taken.ok_or_else(Trouble::empty)?;
+    let (head, now) = (Head::of(&taken, check)?, Timestamp::from_millis(from_sql(taken.try_get(5)?)));
     can_write(head.format)?;
     let Revision { number, chain: previous } = head.revision;
     for round in rounds(&commit.changes) {
@@ -91,7 +94,7 @@ pub(super) async fn write(client: &Client, commit: &Commit, check: PepperCheck) 
             }
         }
     }
-    Ok(Revision { number, chain: record_history(client, previous, number, commit).await? })
+    Ok(Revision { number, chain: record_history(client, previous, number, (now, commit)).await? })
 }
 
 /// One statement can touch a record once. So: the first change of each record, then the second of each, and so on.
@@ -162,9 +165,9 @@ async fn record_history(
     client: &Client,
     previous: [u8; 32],
     number: u64,
-    commit: &Commit,
+    (now, commit): (Timestamp, &Commit),
 ) -> Result<[u8; 32], Trouble> {
-    let at = Timestamp::from(SystemTime::now()).to_string();
+    let at = now.to_string();
     let entry = json!({ "actor": commit.actor, "action": commit.action, "detail": commit.detail }).to_string();
     let content = chain::content(commit.changes.iter().map(|change| (&change.id, change.body.as_deref())));
     let chain = Link { previous, number, at: &at, entry: &entry, content }.head();

@@ -1,15 +1,20 @@
-//! The audit, as it is kept in the database.
+//! The audit, as it is kept in the database, and what is kept beside it.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 use tokio::task::spawn_blocking;
 
 use super::SqliteStore;
+use super::beside::Beside;
 use super::read::{Snapshot, from_sql, to_sql};
 use super::trouble::Trouble;
+use crate::auth::grant::Timestamp;
 use crate::store::Revision;
 use crate::store::ledger::audit::{Line, Order, Page};
+use crate::store::ledger::nodes::{Node, Report};
+use crate::store::ledger::usage::{Usage, Uses};
 use crate::store::ledger::{Ledger, LedgerError};
 
 impl Ledger for SqliteStore {
@@ -19,6 +24,36 @@ impl Ledger for SqliteStore {
 
     async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
         self.look(move |snapshot| snapshot.lines(page)).await
+    }
+
+    async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
+        let at = self.look(move |snapshot| snapshot.time_of(revision)).await?;
+        let made = at.and_then(|at| Timestamp::parse(&at));
+        let now = Timestamp::from(SystemTime::now()).millis();
+        Ok(made.map(|made| Duration::from_millis(now.saturating_sub(made.millis()))))
+    }
+
+    async fn add_usage(&self, node: &str, uses: Vec<Uses>) -> Result<(), LedgerError> {
+        let node = node.to_owned();
+        self.beside(move |beside| beside.add_usage(&node, &uses)).await
+    }
+
+    async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
+        let key = key.map(str::to_owned);
+        self.beside(move |beside| beside.usage(key.as_deref())).await
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        self.beside(move |beside| beside.report(&report)).await
+    }
+
+    async fn forget(&self, node: &str) -> Result<(), LedgerError> {
+        let node = node.to_owned();
+        self.beside(move |beside| beside.forget(&node)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
+        self.beside(Beside::nodes).await
     }
 }
 
@@ -36,7 +71,23 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Beside) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (database, beside) = (Arc::clone(&self.database), Arc::clone(&self.beside));
+        let done = spawn_blocking(move || work(&beside).map_err(|trouble| database.explain(trouble)));
+        Ok(done.await.unwrap_or_else(|_| Err(self.broken()))?)
+    }
+}
+
 impl Snapshot {
+    fn time_of(&self, revision: u64) -> Result<Option<String>, Trouble> {
+        let mut statement = self.connection().prepare_cached("select at from audit where rev = ?1")?;
+        Ok(statement.query_row([to_sql(revision)], |row| row.get(0)).optional()?)
+    }
+
     fn lines(&self, page: Page) -> Result<Vec<Line>, Trouble> {
         let (sql, after) = match page.order {
             Order::OldestFirst => (

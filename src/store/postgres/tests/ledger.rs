@@ -5,7 +5,9 @@ use std::path::Path;
 
 use super::*;
 use crate::store::ledger::audit::Order;
-use crate::store::ledger::testing::{assert_is_read, assert_touched_lines_are_found, entries};
+use crate::store::ledger::testing::{
+    assert_is_read, assert_nodes_are_known, assert_touched_lines_are_found, assert_usage_adds_up, entries,
+};
 use crate::store::ledger::verify::verify;
 
 #[tokio::test]
@@ -86,4 +88,20 @@ async fn of_many_who_bring_the_tables_up_at_once_one_does() {
         assert!(!brought.await.unwrap().unwrap());
     }
     assert_eq!(database.sql("select format, rev from keyward.meta"), "2|4");
+}
+
+#[tokio::test]
+async fn usage_of_several_nodes_adds_up_and_makes_no_revision() {
+    if !server::is_lacking() {
+        let place = Place::new();
+        assert_usage_adds_up(&place.open(), &place.other).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_known_until_they_are_forgotten() {
+    if !server::is_lacking() {
+        let place = Place::new();
+        assert_nodes_are_known(&place.open(), &place.other).await;
+    }
 }

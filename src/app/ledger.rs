@@ -1,0 +1,77 @@
+//! What this process writes to the store about itself: that it is there and how far it is, and how often keys were used.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::replica::Replica;
+use crate::store::AnyStore;
+use crate::sync::Sync;
+use crate::sync::node::Reporter;
+use crate::sync::usage::Recorder;
+use crate::telemetry::metrics::Metrics;
+
+/// How long to wait for the store at the end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is left to be done at the end.
+pub(super) struct Ledger {
+    store: Arc<AnyStore>,
+    node: String,
+    last: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+/// What the tasks need.
+pub(super) struct Needs {
+    pub(super) store: Arc<AnyStore>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What this process is called; `None` after the machine and its port.
+    pub(super) node: Option<String>,
+    pub(super) proxy: SocketAddr,
+}
+
+/// Starts to follow the store, and to tell it of this process.
+pub(super) fn start(needs: Needs, sync: Sync<Arc<AnyStore>>, tasks: &mut JoinSet<std::io::Result<()>>) -> Ledger {
+    let Needs { store, replica, metrics, node, proxy } = needs;
+    let node = node.unwrap_or_else(|| format!("{}:{}", host(), proxy.port()));
+    let mut reporter = Reporter::new(store.clone(), node.clone(), replica.clone(), metrics.clone());
+    let (teller, applied) = mpsc::unbounded_channel();
+    tasks.spawn(async move {
+        reporter.introduce().await;
+        tokio::join!(sync.telling(teller).run(), reporter.run(applied));
+        Ok(())
+    });
+    let (last, asked) = oneshot::channel();
+    let recorder = Recorder::new(store.clone(), node.clone(), replica, metrics);
+    tasks.spawn(async move {
+        recorder.run(asked).await;
+        Ok(())
+    });
+    Ledger { store, node, last }
+}
+
+impl Ledger {
+    /// Writes what is left, and takes this process off the list. Nothing may report for it any more.
+    pub(super) async fn end(self, mut tasks: JoinSet<std::io::Result<()>>) {
+        let (done, written) = oneshot::channel();
+        if self.last.send(done).is_ok() {
+            // What does not get there within that is lost with the process.
+            let _ = tokio::time::timeout(PATIENCE, written).await;
+        }
+        tasks.shutdown().await;
+        Reporter::leave(&self.store, &self.node).await;
+    }
+}
+
+/// What this machine, or this Pod, calls itself.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "unknown".to_owned(),
+        name => name.to_owned(),
+    }
+}

@@ -1,0 +1,208 @@
+//! What is kept beside the records: who changed what, how often keys were used, and which processes have heard of a change.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::support::{Key, Keyward, Site, Upstream, request, until};
+use super::tools;
+use super::tools::postgres::{self, Database};
+
+fn status(keyward: &Keyward, key: &Key) -> u16 {
+    keyward.connect().exchange(&request("GET", "/x", &[("X-API-Key", &key.value)], b"")).status
+}
+
+/// A command that may fail: its exit code, what it wrote to stdout as JSON, and what to stderr.
+fn ran(site: &Site, words: &[&str]) -> (i32, Value, String) {
+    let output = site.command(words).args(["--output", "json"]).output().unwrap();
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap_or(-1), json, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn who_changed_what_is_listed_exported_and_verified() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    let key = site.create_key(&["--read-only"]);
+    site.json(&["key", "update", &key.id, "--read-write"]);
+    site.json(&["key", "revoke", &key.id, "--reason", "leaked"]);
+    let listed = site.json(&["audit", "list", "--target", &key.id]);
+    let actions: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|entry| entry["action"].as_str()).collect();
+    assert_eq!(actions, ["key.revoke", "key.update", "key.create"]);
+    let table = String::from_utf8(site.run(&["audit", "list"]).stdout).unwrap();
+    assert!(table.contains("access read-only -> read-write, (escalation)"), "{table}");
+    assert!(table.contains("because: leaked"), "{table}");
+    let exported = String::from_utf8(site.run(&["audit", "export"]).stdout).unwrap();
+    assert_eq!(exported.lines().count(), 4);
+    assert!(!exported.contains(&key.value[8..]));
+    let (code, verdict, _) = ran(&site, &["audit", "verify"]);
+    assert_eq!((code, &verdict["lines"]), (0, &4.into()), "{verdict}");
+    let head = verdict["head"].as_str().unwrap();
+    site.create_key(&[]);
+    assert_eq!(ran(&site, &["audit", "verify", "--head", head]).0, 0);
+    let database = rusqlite::Connection::open(site.path().join("keyward.db")).unwrap();
+    database.execute_batch("update audit set entry = replace(entry, 'leaked', 'tidied up') where rev = 3").unwrap();
+    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+    drop(database);
+    let (code, verdict, said) = ran(&site, &["audit", "verify"]);
+    assert_eq!((code, &verdict["intact"]), (1, &false.into()), "{said}");
+    assert!(said.contains("line 3 "), "{said}");
+}
+
+#[test]
+fn a_file_store_has_no_audit_and_says_so() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "store: file:records.json");
+    site.write("records.json", r#"{"records": []}"#);
+    for words in [&["audit", "list"][..], &["audit", "verify"], &["usage"], &["node", "list"]] {
+        let (code, _, said) = ran(&site, words);
+        assert!(code == 1 && said.contains("written by something else"), "{words:?}: {said}");
+    }
+    // And it serves all the same.
+    site.serve();
+}
+
+#[test]
+fn uses_are_counted_by_value_and_written_at_the_end() {
+    let upstream = Upstream::start();
+    let mut keyward = {
+        let site = Site::new(upstream.address(), "sync: { node: gateway-1 }");
+        site.create_key(&[]);
+        site.serve()
+    };
+    let key = keyward.site.create_key(&["--read-only"]);
+    until("the key is known", || status(&keyward, &key) == 200);
+    let before = keyward.site.json(&["audit", "verify"])["head"].clone();
+    for _ in 0..4 {
+        assert_eq!(status(&keyward, &key), 200);
+    }
+    // What is denied is no use.
+    assert_eq!(keyward.send(&request("POST", "/x", &[("X-API-Key", &key.value)], b"")).status, 403);
+    let rotated = keyward.site.json(&["key", "rotate", &key.id]);
+    let second = Key { id: key.id.clone(), value: rotated["value"].as_str().unwrap().to_owned() };
+    until("the new value is known", || status(&keyward, &second) == 200);
+    assert_eq!(keyward.site.json(&["node", "list"])[0]["id"], "gateway-1");
+    keyward.terminate();
+    assert!(keyward.wait_for_exit().success());
+    let usage = keyward.site.json(&["usage", &key.id]);
+    let counts: Vec<&Value> = usage["secrets"].as_array().unwrap().iter().map(|secret| &secret["count"]).collect();
+    assert_eq!((counts.as_slice(), &usage["count"]), (&[&5.into(), &1.into()][..], &6.into()), "{usage}");
+    let first = &usage["secrets"][0];
+    assert_eq!((&first["node"], &first["client"]), (&"gateway-1".into(), &"127.0.0.1".into()), "{usage}");
+    assert_eq!(keyward.site.json(&["usage"]).as_array().unwrap().len(), 1, "one key was used");
+    assert_eq!(keyward.site.json(&["node", "list"]).as_array().unwrap().len(), 0, "it has taken its leave");
+    // Only the rotation made a revision.
+    let after = keyward.site.json(&["audit", "verify"])["head"].clone();
+    let number = |head: &Value| head.as_str().unwrap().split_once('-').unwrap().0.parse::<u64>().unwrap();
+    assert_eq!(number(&after), number(&before) + 1);
+}
+
+#[test]
+fn a_revocation_in_the_embedded_store_is_waited_for() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "sync: { poll: 400ms }");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    assert_eq!(status(&keyward, &key), 200);
+    let (code, answer, said) = ran(&keyward.site, &["key", "revoke", &key.id, "--wait", "--timeout", "5s"]);
+    assert_eq!((code, &answer["wait"]["applied"], &answer["wait"]["live"]), (0, &1.into(), &1.into()), "{said}");
+    assert_eq!(status(&keyward, &key), 401);
+    until("the lag is counted", || keyward.metric("keyward_revocation_lag_seconds_count") == 1.0);
+    assert!(keyward.metric("keyward_revocation_lag_seconds_sum") < 2.0);
+}
+
+/// A database with tables and roles, and the site of somebody who may write to it.
+fn writer(database: &Database, upstream: &Upstream) -> Site {
+    let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/postgres/roles.sql");
+    database.run(&roles);
+    for role in ["owner", "writer", "reader"] {
+        database.sql(&format!("create role {}_{role} login in role keyward_{role}", database.name));
+    }
+    site(database, upstream, "owner", "").json(&["scope", "create", "organization:acme"]);
+    database.run(&roles);
+    site(database, upstream, "writer", "")
+}
+
+fn site(database: &Database, upstream: &Upstream, role: &str, node: &str) -> Site {
+    let url = database.url(&format!("{}_{role}", database.name), "");
+    let node = if node.is_empty() { String::new() } else { format!("sync: {{ node: {node}, max_staleness: 1m }}") };
+    Site::new(upstream.address(), &format!("store: {url:?}\nlog: {{ level: debug, access: none }}\n{node}"))
+}
+
+/// `wait=all` answers when all have heard of it and never before; who has not is named, and who has ended is not waited for.
+#[test]
+fn three_processes_on_one_server_are_waited_for_and_the_frozen_one_is_named() {
+    if postgres::is_lacking() || tools::lacks(&["pgrep"]) {
+        return;
+    }
+    let (database, upstream) = (Database::new(), Upstream::start());
+    let writer = writer(&database, &upstream);
+    let mut all: Vec<Keyward> =
+        ["one", "two", "three"].iter().map(|node| site(&database, &upstream, "reader", node).serve()).collect();
+    let revoke = |key: &Key, timeout: &str| ran(&writer, &["key", "revoke", &key.id, "--wait", "--timeout", timeout]);
+    for _ in 0..10 {
+        let key = writer.create_key(&[]);
+        for keyward in &all {
+            until("the key is known", || status(keyward, &key) == 200);
+        }
+        let (code, answer, said) = revoke(&key, "5s");
+        // The very next request is refused, by each of them.
+        let after: Vec<u16> = all.iter().map(|keyward| status(keyward, &key)).collect();
+        assert_eq!((code, after.as_slice()), (0, &[401, 401, 401][..]), "{said}");
+        assert_eq!((&answer["wait"]["applied"], &answer["wait"]["live"]), (&3.into(), &3.into()), "{answer}");
+    }
+    until("the lag is counted", || all[0].metric("keyward_revocation_lag_seconds_count") == 10.0);
+    assert!(all[0].metric("keyward_revocation_lag_seconds_sum") < 10.0);
+
+    let key = writer.create_key(&[]);
+    until("the key is known", || all.iter().all(|keyward| status(keyward, &key) == 200));
+    all[2].signal("STOP");
+    let (code, answer, said) = revoke(&key, "700ms");
+    assert_eq!((code, &answer["wait"]["laggards"][0]["id"]), (1, &"three".into()), "{said}");
+    assert_eq!((&answer["wait"]["applied"], &answer["wait"]["live"]), (&2.into(), &3.into()), "{answer}");
+    assert!(said.contains("not yet: three"), "{said}");
+    // It is not only slow to answer: it would have let the key pass.
+    all[2].signal("CONT");
+    assert_eq!(revoke(&key, "5s").0, 0);
+    assert_eq!(status(&all[2], &key), 401);
+
+    // Who ends is not waited for; who is killed is, until somebody knows better.
+    all[1].terminate();
+    assert!(all[1].wait_for_exit().success());
+    let key = writer.create_key(&[]);
+    assert_eq!(revoke(&key, "5s").1["wait"]["live"], 2);
+    all.pop().unwrap().kill();
+    let key = writer.create_key(&[]);
+    let (code, _, said) = revoke(&key, "300ms");
+    assert!(code == 1 && said.contains("not yet: three"), "{said}");
+    let (code, _, said) = ran(&writer, &["node", "forget", "three"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(ran(&writer, &["node", "forget", "three"]).0, 4);
+    assert_eq!(revoke(&key, "5s").0, 0);
+    let reports =
+        database.sql("select count(*) from keyward.audit where entry->>'action' not like 'key.%' and rev > 1");
+    assert_eq!(reports, "0", "reports make no revisions");
+}
+
+/// Sidecars of a version before the ledger, or whose roles were not renewed, still serve.
+#[test]
+fn a_sidecar_that_may_not_say_how_far_it_is_serves_all_the_same() {
+    if postgres::is_lacking() {
+        return;
+    }
+    let (database, upstream) = (Database::new(), Upstream::start());
+    let writer = writer(&database, &upstream);
+    database.sql("revoke all on keyward.node, keyward.usage from keyward_reader; revoke select (at) on keyward.audit from keyward_reader");
+    let key = writer.create_key(&[]);
+    let mut keyward = site(&database, &upstream, "reader", "one").serve();
+    let line = keyward.wait_for_line("cannot say how far this node is; nobody can wait for it");
+    assert!(line["error"].as_str().unwrap().contains("roles.sql"), "{line}");
+    assert_eq!(status(&keyward, &key), 200);
+    writer.json(&["key", "revoke", &key.id]);
+    until("the key is refused", || status(&keyward, &key) == 401);
+    keyward.terminate();
+    let began = std::time::Instant::now();
+    assert!(keyward.wait_for_exit().success());
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
