@@ -23,6 +23,7 @@ use crate::proxy::{self, Surroundings};
 use crate::replica::{Replica, Status};
 use crate::store::{AnyStore, StoreError};
 use crate::sync::Sync;
+use crate::sync::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLogger, Logs};
 
@@ -112,6 +113,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         replica: replica.clone(),
         metrics: metrics.clone(),
         node: sync.node,
+        snapshot: sync.snapshot.map(|path| Snapshot::new(path, locksmith.clone())),
         proxy: proxy_listener.local_addr()?,
     };
     let sync = Sync::new(store.clone(), writer, poll, metrics.clone(), lifecycle.clone());

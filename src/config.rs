@@ -201,7 +201,7 @@ impl Parts {
             raw.store.as_ref().and_then(|text| report.take(&OptionPath::of(["store"]), Location::parse(text, base)));
         let locksmith = raw.keys.as_ref().and_then(|keys| keys::locksmith(keys, base, overrides, report)).map(Arc::new);
         let listeners = proxy::listeners(raw, report);
-        let sync = sync_of(&raw.sync, store.as_ref(), report);
+        let sync = sync_of(&raw.sync, store.as_ref(), base, report);
         let log = log_of(&raw.log, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
         let url = raw
@@ -222,7 +222,7 @@ impl Parts {
     }
 }
 
-fn sync_of(raw: &raw::Sync, store: Option<&Location>, report: &mut Report) -> sync::Config {
+fn sync_of(raw: &raw::Sync, store: Option<&Location>, base: &Path, report: &mut Report) -> sync::Config {
     let at = OptionPath::of(["sync"]);
     let default = store.map_or(Duration::from_millis(250), Location::poll_interval);
     let poll = raw.poll.as_ref().map(|poll| report.take(&at.key("poll"), values::time_above_zero(poll)));
@@ -234,7 +234,8 @@ fn sync_of(raw: &raw::Sync, store: Option<&Location>, report: &mut Report) -> sy
         report.mistake(&at.key("max_staleness"), format!("must be longer than sync.poll, which is {poll_interval}"));
     }
     let node = raw.node.as_deref().and_then(|node| report.take(&at.key("node"), values::node(node)));
-    sync::Config { poll_interval, max_staleness, node }
+    let snapshot = raw.snapshot.as_deref().filter(|path| !path.is_empty()).map(|path| base.join(path));
+    sync::Config { poll_interval, max_staleness, snapshot, node }
 }
 
 fn log_of(raw: &raw::Log, report: &mut Report) -> telemetry::Config {

@@ -13,8 +13,8 @@ pub mod scope;
 mod sealed;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod user;
 pub mod usage;
+pub mod user;
 pub mod values;
 pub mod wait;
 

@@ -38,11 +38,14 @@ pub struct Replica {
 /// When the last successful pull began. Freshness is proved by pulls, not guessed from the last change.
 struct Freshness {
     origin: Instant,
-    /// Milliseconds since `origin`, plus one; 0 before the first pull.
+    /// Milliseconds since `origin`, plus [`BEFORE`]; 0 before the first pull.
     proved: AtomicU64,
     /// Milliseconds.
     max_staleness: AtomicU64,
 }
+
+/// Milliseconds by which something may be older than this process: thirty years.
+const BEFORE: u64 = 1 << 40;
 
 /// How much the replica can be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +80,12 @@ impl Replica {
 
     /// How much it can be believed now.
     pub fn status(&self, now: Instant) -> Status {
-        let Some(proved) = self.freshness.proved.load(Relaxed).checked_sub(1) else { return Status::Booting };
+        let proved = self.freshness.proved.load(Relaxed);
+        if proved == 0 {
+            return Status::Booting;
+        }
         let since = now.saturating_duration_since(self.freshness.origin);
-        let millis = (since.as_secs() * 1_000 + u64::from(since.subsec_millis())).saturating_sub(proved);
+        let millis = (BEFORE + since.as_secs() * 1_000 + u64::from(since.subsec_millis())).saturating_sub(proved);
         let age = Duration::from_millis(millis);
         if millis <= self.freshness.max_staleness.load(Relaxed) { Status::Usable(age) } else { Status::Expired(age) }
     }
@@ -108,9 +114,10 @@ impl Replica {
         self.version.fetch_add(1, Release);
     }
 
-    fn prove(&self, began: Instant) {
-        let millis = millis(began.saturating_duration_since(self.freshness.origin));
-        self.freshness.proved.store(millis.saturating_add(1), Relaxed);
+    fn prove(&self, began: Instant, age: Duration) {
+        let millis =
+            BEFORE + millis(began.saturating_duration_since(self.freshness.origin)) - millis(age).min(BEFORE - 1);
+        self.freshness.proved.store(millis, Relaxed);
     }
 }
 
@@ -209,7 +216,12 @@ impl Writer {
 
     /// A successful pull began then: what is here was true at that time.
     pub fn prove(&mut self, began: Instant) {
-        self.replica.prove(began);
+        self.replica.prove(began, Duration::ZERO);
+    }
+
+    /// What is here was true that long ago: it is of a snapshot.
+    pub fn prove_aged(&mut self, age: Duration) {
+        self.replica.prove(Instant::now(), age);
     }
 
     /// How many records of each kind there are.

@@ -2,14 +2,17 @@
 //! only ever means "look now", so a lost one costs at most an interval.
 
 pub mod node;
+pub mod snapshot;
 pub mod usage;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
 use self::node::Applied;
+use self::snapshot::{Snapshot, Useless};
 use crate::auth::address::Networks;
 use crate::auth::grant::{Standing, Timestamp};
 use crate::auth::scope::Scope;
@@ -26,6 +29,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// How old the last successful pull may be before every key is answered with 503.
     pub max_staleness: Duration,
+    /// Where a snapshot is kept for starts without the store, if anywhere.
+    pub snapshot: Option<PathBuf>,
     /// What this process is called among those that follow the store; `None` after the machine and its port.
     pub node: Option<String>,
 }
@@ -62,6 +67,8 @@ pub struct Sync<S> {
     revision: Option<Revision>,
     /// What of the store is in the replica, for those who wait for something to be in force.
     applied: watch::Sender<Option<Revision>>,
+    /// What is read where the first pull fails.
+    snapshot: Option<Snapshot>,
     /// Who says how far this node is.
     teller: Option<mpsc::UnboundedSender<Applied>>,
 }
@@ -76,12 +83,18 @@ impl<S: Store> Sync<S> {
         lifecycle: Lifecycle,
     ) -> Self {
         let applied = watch::Sender::new(None);
-        Self { store, writer, poll_interval, metrics, lifecycle, revision: None, applied, teller: None }
+        let (revision, snapshot, teller) = (None, None, None);
+        Self { store, writer, poll_interval, metrics, lifecycle, revision, applied, snapshot, teller }
     }
 
     /// The revision that the replica has come to, each time that it comes to another one.
     pub fn applied(&self) -> watch::Receiver<Option<Revision>> {
         self.applied.subscribe()
+    }
+
+    /// Where the store is away at the start, begins with a snapshot.
+    pub fn beginning_with(self, snapshot: Option<Snapshot>) -> Self {
+        Self { snapshot, ..self }
     }
 
     /// Tells somebody of everything that is applied.
@@ -95,7 +108,15 @@ impl<S: Store> Sync<S> {
         loop {
             let pulled = self.pull().await;
             failures = if pulled.is_ok() { 0 } else { failures + 1 };
+            let is_away = matches!(pulled, Err(StoreError::Unavailable { .. }));
             self.account(pulled);
+            // Only then: where the store can be read, nothing that it has taken back since may be believed for a moment.
+            if is_away
+                && self.revision.is_none()
+                && let Some(snapshot) = self.snapshot.take()
+            {
+                self.recall(&snapshot).await;
+            }
             let pause = pause(*self.poll_interval.borrow_and_update(), failures);
             tokio::select! {
                 () = self.store.changed(self.revision), if failures == 0 => self.metrics.sync.hints.inc(),
@@ -142,6 +163,35 @@ impl<S: Store> Sync<S> {
             let _ = teller.send(Applied { revision: pull.revision.number, first, takes_away, at: Instant::now() });
         }
         Ok(pulled)
+    }
+
+    /// Takes what the snapshot has, if it is ours and whole.
+    async fn recall(&mut self, snapshot: &Snapshot) {
+        let path = snapshot.path().display();
+        match self.read(snapshot).await {
+            Ok(age) => {
+                tracing::warn!(%path, ?age, "the store is away: serving what the snapshot has");
+            }
+            Err(useless) => {
+                tracing::error!(%path, %useless, "the store is away, and the snapshot is of no use");
+            }
+        }
+    }
+
+    async fn read(&mut self, snapshot: &Snapshot) -> Result<Duration, Useless> {
+        let mut reading = snapshot.read(SystemTime::now().into())?;
+        let mut draft = self.writer.draft();
+        while let Some(batch) = reading.batch()? {
+            batch.iter().filter_map(|record| self.change(record)).for_each(|change| draft.apply(change));
+            tokio::task::yield_now().await;
+        }
+        // Only now all of it is proved.
+        self.writer.replace(draft);
+        self.revision = Some(reading.revision);
+        self.writer.prove_aged(reading.age);
+        self.applied.send_replace(self.revision);
+        self.count();
+        Ok(reading.age)
     }
 
     /// Tells metrics and log how a pull went.

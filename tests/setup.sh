@@ -20,6 +20,7 @@ needs=(
   /usr/lib/python3/dist-packages/requests/api.py:python3-requests # uploads what no memory holds
   initdb:postgresql     # a database server that lives as long as the tests do
   pgbouncer:pgbouncer   # a pooler before it, that swallows notifications
+  faketime:faketime     # a process whose clock is wrong
   git:git               # names the files that are part of the project
 )
 [ $# -eq 0 ] || needs=("$@")

@@ -188,6 +188,7 @@ impl From<Failure> for Trouble {
             Failure::Outrun(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Failure::Invalid(mistakes) => Self::invalid(mistakes),
             Failure::ReadOnly(_) => Self::new(StatusCode::CONFLICT, "read_only_store", message),
+            Failure::NoLedger(_) => Self::new(StatusCode::CONFLICT, "no_ledger", message),
             Failure::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", message),
             // Where the store is, and what it says, is for the log.
             Failure::Store(error) => {

@@ -11,6 +11,7 @@ use crate::replica::Replica;
 use crate::store::AnyStore;
 use crate::sync::Sync;
 use crate::sync::node::Reporter;
+use crate::sync::snapshot::{Saver, Snapshot};
 use crate::sync::usage::Recorder;
 use crate::telemetry::metrics::Metrics;
 
@@ -22,6 +23,9 @@ pub(super) struct Ledger {
     store: Arc<AnyStore>,
     node: String,
     last: oneshot::Sender<oneshot::Sender<()>>,
+    /// Whether it takes its leave at the end. With a snapshot it does not: when it starts again without the store, it goes on
+    /// by what it knew.
+    leaves: bool,
 }
 
 /// What the tasks need.
@@ -32,14 +36,24 @@ pub(super) struct Needs {
     /// What this process is called; `None` after the machine and its port.
     pub(super) node: Option<String>,
     pub(super) proxy: SocketAddr,
+    /// Where a snapshot is kept, if anywhere.
+    pub(super) snapshot: Option<Snapshot>,
 }
 
 /// Starts to follow the store, and to tell it of this process.
 pub(super) fn start(needs: Needs, sync: Sync<Arc<AnyStore>>, tasks: &mut JoinSet<std::io::Result<()>>) -> Ledger {
-    let Needs { store, replica, metrics, node, proxy } = needs;
+    let Needs { store, replica, metrics, node, proxy, snapshot } = needs;
     let node = node.unwrap_or_else(|| format!("{}:{}", host(), proxy.port()));
     let mut reporter = Reporter::new(store.clone(), node.clone(), replica.clone(), metrics.clone());
     let (teller, applied) = mpsc::unbounded_channel();
+    if let Some(snapshot) = snapshot.clone() {
+        let saver = Saver::new(store.clone(), snapshot, replica.clone(), metrics.clone());
+        tasks.spawn(async move {
+            saver.run().await;
+            Ok(())
+        });
+    }
+    let (sync, leaves) = (sync.beginning_with(snapshot.clone()), snapshot.is_none());
     tasks.spawn(async move {
         reporter.introduce().await;
         tokio::join!(sync.telling(teller).run(), reporter.run(applied));
@@ -51,7 +65,7 @@ pub(super) fn start(needs: Needs, sync: Sync<Arc<AnyStore>>, tasks: &mut JoinSet
         recorder.run(asked).await;
         Ok(())
     });
-    Ledger { store, node, last }
+    Ledger { store, node, last, leaves }
 }
 
 impl Ledger {
@@ -63,7 +77,9 @@ impl Ledger {
             let _ = tokio::time::timeout(PATIENCE, written).await;
         }
         tasks.shutdown().await;
-        Reporter::leave(&self.store, &self.node).await;
+        if self.leaves {
+            Reporter::leave(&self.store, &self.node).await;
+        }
     }
 }
 

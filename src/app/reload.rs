@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +190,7 @@ pub(super) struct Fixed {
     ops: Option<SocketAddr>,
     store: Location,
     node: Option<String>,
+    snapshot: Option<PathBuf>,
     pepper: PepperCheck,
     log: LogFormat,
 }
@@ -203,6 +205,7 @@ impl Fixed {
             ops: config.ops.as_ref().map(|ops| ops.listen),
             store: config.store.clone(),
             node: config.sync.node.clone(),
+            snapshot: config.sync.snapshot.clone(),
             pepper: config.locksmith.pepper.check(),
             log: config.log.format,
         }
@@ -217,6 +220,7 @@ impl Fixed {
             ("ops.listen", self.ops == other.ops),
             ("store", self.store == other.store),
             ("sync.node", self.node == other.node),
+            ("sync.snapshot", self.snapshot == other.snapshot),
             ("keys.pepper", self.pepper == other.pepper),
             ("log.format", self.log == other.log),
         ];

@@ -80,6 +80,8 @@ pub enum Purpose {
     Sealing,
     /// Marks what was handed out to be brought back: links, and values that wait to be confirmed.
     Tickets,
+    /// Proves that a snapshot of the store is ours.
+    Snapshots,
 }
 
 /// Why a text is no pepper.
@@ -125,7 +127,14 @@ impl Pepper {
             Purpose::Passwords => b"keyward passwords",
             Purpose::Sealing => b"keyward sealed values",
             Purpose::Tickets => b"keyward tickets",
+            Purpose::Snapshots => b"keyward snapshot",
         }))
+    }
+
+    /// What proves that a snapshot is ours.
+    pub fn snapshot_mac(&self) -> SnapshotMac {
+        let key = self.key_for(Purpose::Snapshots);
+        SnapshotMac(Hmac::new_from_slice(&*key).expect("HMAC takes keys of any length"))
     }
 
     fn mac(&self, message: &[u8]) -> [u8; 32] {
@@ -138,6 +147,27 @@ impl Pepper {
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pepper")
+    }
+}
+
+/// A proof over everything that it is given, which only those with the pepper can make.
+#[derive(Clone)]
+pub struct SnapshotMac(Hmac<Sha256>);
+
+impl SnapshotMac {
+    /// Takes in what comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The proof.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into_bytes().into()
+    }
+
+    /// Whether this is the proof; takes as long whichever byte is wrong.
+    pub fn proves(self, proof: &[u8; 32]) -> bool {
+        self.0.verify_slice(proof).is_ok()
     }
 }
 

@@ -361,11 +361,13 @@ pub(crate) struct Sync {
     pub(crate) max_staleness: Time,
     /// What this process is called among those that follow the store: no two that run at once have the same name. Default: the name of the machine and the port of `proxy.listen`.
     pub(crate) node: Option<String>,
+    /// A file in which what the store has is kept, so that a start while it is away knows what was known before. Default: none.
+    pub(crate) snapshot: Option<String>,
 }
 
 impl Default for Sync {
     fn default() -> Self {
-        Self { poll: None, max_staleness: Time::new("1h"), node: None }
+        Self { poll: None, max_staleness: Time::new("1h"), node: None, snapshot: None }
     }
 }
 

@@ -85,7 +85,12 @@ fn what_is_left_out_is_as_the_example_says() {
     assert_eq!((&config.admin, &config.ops), (&None, &None));
     assert_eq!(
         config.sync,
-        sync::Config { poll_interval: Duration::from_millis(250), max_staleness: seconds(3600), node: None }
+        sync::Config {
+            poll_interval: Duration::from_millis(250),
+            max_staleness: seconds(3600),
+            snapshot: None,
+            node: None
+        }
     );
     let log = telemetry::Config { format: LogFormat::Auto, level: "info".to_owned(), access: AccessLog::Denied };
     assert_eq!(config.log, log);

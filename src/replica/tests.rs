@@ -291,3 +291,57 @@ fn failure_20_owners_and_parents_are_looked_up_and_not_copied() {
     writer.apply([key("k3", facts("back"))]);
     assert_eq!(parent_of(2).unwrap().state, State::Active);
 }
+
+/// Failure 8: everything is read anew, and nothing of it is new. A design that begins with an empty table would forget what was
+/// taken of limits and how often keys were used, and know nobody for a moment.
+#[test]
+fn failure_8_a_full_pull_of_what_is_there_already_changes_nothing_that_is_kept() {
+    let limited = KeyFacts { limit: crate::auth::limit::Limit::new(2, 3_600).ok(), ..facts("limited") };
+    let all = || [key("k1", limited.clone()), secret(1, "k1"), key("k2", facts("two")), secret(2, "k2")];
+    let (replica, mut writer) = loaded(all());
+    let mut collector = usage::Collector::default();
+    let minute = Timestamp::from_millis(1_800_000_000_000);
+    let take = || {
+        let view = replica.view(Instant::now());
+        let grant = view.grant(&digest(1)).unwrap().unwrap();
+        let taken = view.take(&grant).is_ok();
+        view.used(&grant, digest(1), None, minute);
+        taken
+    };
+    assert!(take());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let unknown = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut unknown = 0;
+            while !done.load(Relaxed) {
+                unknown += usize::from(name_of(&replica, 2).is_none());
+            }
+            unknown
+        });
+        for _ in 0..200 {
+            let mut draft = writer.draft();
+            all().into_iter().for_each(|change| draft.apply(change));
+            writer.replace(draft);
+        }
+        done.store(true, Relaxed);
+        looking.join().unwrap()
+    });
+    assert_eq!(unknown, 0, "a key was unknown for a moment");
+    assert!(take() && !take(), "what was taken of the limit stays taken");
+    let counted: u64 = collector.collect(&replica.tallies(), minute).iter().map(|used| used.count).sum();
+    assert_eq!(counted, 3, "and no use is lost");
+    let tallies = replica.view(Instant::now()).grant(&digest(2)).unwrap().unwrap().tally;
+    assert_eq!(tallies.0, 1, "nor is another place taken for the same secret");
+}
+
+/// A snapshot is as old as what it says, also where that is older than this process.
+#[test]
+fn failure_18_the_age_of_a_snapshot_counts() {
+    let (replica, mut writer) = Replica::new(Duration::from_secs(60));
+    for (age, usable) in [(0, true), (59, true), (61, false), (100_000_000_000, false)] {
+        writer.prove_aged(Duration::from_secs(age));
+        assert_eq!(matches!(replica.status(Instant::now()), Status::Usable(_)), usable, "{age}");
+    }
+    writer.prove(Instant::now());
+    assert!(matches!(replica.status(Instant::now()), Status::Usable(_)));
+}

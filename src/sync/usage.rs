@@ -14,7 +14,7 @@ use crate::store::ledger::{Ledger, LedgerError};
 use crate::telemetry::metrics::Metrics;
 
 /// How often it is written down.
-const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// How much is written at once.
 const BATCH: usize = 1000;

@@ -206,3 +206,49 @@ fn a_sidecar_that_may_not_say_how_far_it_is_serves_all_the_same() {
     assert!(keyward.wait_for_exit().success());
     assert!(began.elapsed() < Duration::from_secs(10));
 }
+
+/// The library that makes clocks wrong, where it is installed.
+fn faketime() -> Option<String> {
+    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let mut files = places.iter().map(|place| format!("{place}/faketime/libfaketime.so.1"));
+    files.find(|file| Path::new(file).exists())
+}
+
+/// Failure 22: the clock of a sidecar, or of whoever revokes, is five minutes off. What takes the difference of two clocks
+/// would be off by as much; here both times are the server's.
+#[test]
+fn failure_22_the_lag_is_sane_whatever_the_clocks_of_others_say() {
+    if postgres::is_lacking() || tools::lacks(&["faketime"]) {
+        return;
+    }
+    let library = faketime().expect("the library comes with the program");
+    let (database, upstream) = (Database::new(), Upstream::start());
+    let right = writer(&database, &upstream);
+    let skewed = |site: Site, skew: &str| {
+        let site = site.with_environment("LD_PRELOAD", library.clone()).with_environment("FAKETIME", skew.to_owned());
+        // Only the time of day is wrong.
+        site.with_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())
+    };
+    for (sidecar, revoker) in [("+300s", None), ("-300s", None), ("+0s", Some("+300s")), ("+0s", Some("-300s"))] {
+        let writer = revoker.map(|skew| skewed(site(&database, &upstream, "writer", ""), skew));
+        let keyward = skewed(site(&database, &upstream, "reader", "one"), sidecar).serve();
+        let key = right.create_key(&[]);
+        until("the key is known", || status(&keyward, &key) == 200);
+        let words = ["key", "revoke", &key.id, "--wait", "--timeout", "5s"];
+        let (code, _, said) = ran(writer.as_ref().unwrap_or(&right), &words);
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(status(&keyward, &key), 401);
+        until("the lag is counted", || keyward.metric("keyward_revocation_lag_seconds_count") == 1.0);
+        let lag = keyward.metric("keyward_revocation_lag_seconds_sum");
+        assert!((0.0..3.0).contains(&lag), "{sidecar} {revoker:?}: {lag}");
+        // The clock is wrong indeed: the difference of the two would be five minutes.
+        let at = database
+            .sql("select extract(epoch from at::timestamptz)::bigint from keyward.audit order by rev desc limit 1");
+        let here = keyward.metric("keyward_store_last_pull_timestamp_seconds");
+        let apart = here - at.parse::<f64>().unwrap();
+        let expected = sidecar.trim_end_matches('s').parse::<f64>().unwrap();
+        assert!((apart - expected).abs() < 30.0, "{sidecar}: {apart}");
+        keyward.kill();
+        database.sql("delete from keyward.node");
+    }
+}

@@ -23,6 +23,7 @@ mod proxy_protocol; // who the client is, as a balancer tells it
 mod reload; // another config, while it runs
 mod revocation; // how soon a change of the store holds
 mod secrets; // where a key must not turn up
+mod snapshot; // starting while the store is away
 mod streaming; // bodies that do not fit into memory
 mod tls; // HTTPS, and certificates that change
 mod upstream_http2; // an upstream that speaks HTTP/2, as gRPC servers do

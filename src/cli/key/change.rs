@@ -178,8 +178,9 @@ mod tests {
         assert_eq!(json!([detail["before"], detail["after"], escalation]), expected, "{updated}");
     }
 
+    /// Failure 23 among them: what empties a list that narrowed a key widens it.
     #[test]
-    fn the_audit_has_what_changed_and_whether_it_widens_access() {
+    fn failure_23_the_audit_has_what_changed_and_whether_it_widens_access() {
         check("", "--name Two", json!([{"name": "CI"}, {"name": "Two"}, false]));
         check("", "--read-only", json!([{"access": "read-write"}, {"access": "read-only"}, false]));
         check("--read-only", "--read-write", json!([{"access": "read-only"}, {"access": "read-write"}, true]));

@@ -59,7 +59,7 @@ pub(super) async fn run<S: Store + Ledger>(
         key: &'k Stored<KeyBody>,
         wait: &'k Waited,
     }
-    let change = session.set_key_state(&args.id, State::Revoked, args.reason.as_deref()).await?;
+    let change = session.set_key_state(&args.id, State::Revoked, args.reason.as_deref(), None).await?;
     changed(&change, console);
     let Some(Who::All) = args.wait else { return named(&change, output, console) };
     let waited = applied_everywhere(&session.store, change.key().revision, args.timeout).await?;

@@ -119,8 +119,9 @@ async fn it_obeys_the_laws() {
     assert_lawful(Place::mounted).await;
 }
 
+/// Failure 10. A watch on the file itself would see the first swap alone.
 #[tokio::test]
-async fn every_swap_of_a_mount_is_heard() {
+async fn failure_10_every_swap_of_a_mount_is_heard() {
     let mut place = Place::mounted();
     let store = place.open();
     let mut since = store.pull(None).await.unwrap().revision;
@@ -136,8 +137,9 @@ async fn every_swap_of_a_mount_is_heard() {
     }
 }
 
+/// Failure 11. To a store that takes what cannot be read for no keys, all of them would be gone.
 #[tokio::test]
-async fn whatever_happens_to_a_file_is_an_error_until_it_is_good_again() {
+async fn failure_11_whatever_happens_to_a_file_is_an_error_until_it_is_good_again() {
     let place = Place::single();
     let (path, store) = (place.path(), place.open());
     let good = document_of(&[key("k1", "CI"), secret(1, "k1")]);
@@ -172,7 +174,7 @@ async fn whatever_happens_to_a_file_is_an_error_until_it_is_good_again() {
 }
 
 #[tokio::test]
-async fn a_folder_that_went_and_came_back_is_heard_again() {
+async fn failure_11_a_folder_that_went_and_came_back_is_heard_again() {
     let place = Place::new("conf", |path, model| {
         fs::create_dir_all(path).unwrap();
         fs::write(path.join("keys.yml"), document(model)).unwrap();

@@ -2,11 +2,14 @@
 //! its time holds up nobody. One that was not given back whole is closed: what it was doing ends with it.
 
 use std::future::poll_fn;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Notification};
 
 use super::address::Way;
@@ -47,6 +50,8 @@ pub(super) async fn settle(lost: Trouble, look: impl Future<Output = Result<bool
 pub(super) struct Link {
     pub(super) client: Client,
     mover: JoinHandle<()>,
+    /// Whether the server has warned of something since somebody asked.
+    warned: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -54,14 +59,18 @@ impl Link {
     pub(super) async fn connect(way: &Way, hear: impl Fn(Notification) + Send + 'static) -> Result<Self, Trouble> {
         let connector = Connector::new(&way.tls)?;
         let (client, mut connection) = within(PATIENCE, "connecting", way.config.connect(connector)).await?;
+        let warned = Arc::<AtomicBool>::default();
+        let noted = warned.clone();
         let mover = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-                if let AsyncMessage::Notification(notification) = message {
-                    hear(notification);
+                match message {
+                    AsyncMessage::Notification(notification) => hear(notification),
+                    AsyncMessage::Notice(notice) if notice.code() == &SqlState::WARNING => noted.store(true, Relaxed),
+                    _ => {}
                 }
             }
         });
-        let link = Self { client, mover };
+        let link = Self { client, mover, warned };
         // On tables without statistics, as after an import, the server takes a poll for something large and compiles it for
         // half a second, to find that there is no news.
         within(PATIENCE, "connecting", link.client.batch_execute("set jit = off")).await?;
@@ -131,6 +140,18 @@ impl Lease {
         let token = self.client().cancel_token();
         // Nobody waits for it: where the server is frozen it does not come about.
         tokio::spawn(async move { within(PATIENCE, "cancelling", token.cancel_query(connector)).await });
+    }
+
+    /// Commits, and makes sure that it is as safe as the server's settings promise. Whoever waits for a standby may be told to
+    /// wait no longer (`pg_cancel_backend`, an operator who clears up): then the server answers that it has committed, with a
+    /// warning that the standby may not have it. The warning arrives before the answer.
+    pub(super) async fn commit(&self) -> Result<(), Trouble> {
+        self.link.warned.store(false, Relaxed);
+        within(LONG_PATIENCE, "committing", self.client().batch_execute("commit")).await?;
+        match self.link.warned.load(Relaxed) {
+            false => Ok(()),
+            true => Err(Trouble::Unconfirmed),
+        }
     }
 
     /// Gives the connection back: nothing is going on there any more, and no transaction is open.

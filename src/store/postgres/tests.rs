@@ -1,5 +1,6 @@
 //! The PostgreSQL store against the laws, and against other writers.
 
+mod designs;
 mod formats;
 mod hints;
 mod ledger;
@@ -245,7 +246,7 @@ async fn of_many_who_make_the_tables_at_once_one_does() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_or_not_yet_there_is_named() {
+async fn failure_19_what_is_not_ours_or_not_yet_there_is_named() {
     if server::is_lacking() {
         return;
     }

@@ -19,6 +19,8 @@ pub(super) enum Trouble {
     WrongPepper,
     /// We say so.
     Refused(String),
+    /// It has committed, and has not waited for the standby.
+    Unconfirmed,
     /// The connection broke in the middle of a commit.
     Unsettled(Box<Trouble>),
 }
@@ -33,7 +35,7 @@ impl Trouble {
     pub(super) fn is(&self, codes: &[SqlState]) -> bool {
         match self {
             Self::Sql(error) => error.code().is_some_and(|code| codes.contains(code)),
-            Self::Slow(_) | Self::WrongPepper | Self::Refused(_) | Self::Unsettled(_) => false,
+            Self::Slow(_) | Self::WrongPepper | Self::Refused(_) | Self::Unconfirmed | Self::Unsettled(_) => false,
         }
     }
 
@@ -42,7 +44,9 @@ impl Trouble {
         match self {
             Self::WrongPepper => StoreError::WrongPepper { store: store.to_owned() },
             Self::Unsettled(_) => StoreError::Unsettled { store: store.to_owned(), why: self.to_string() },
-            Self::Sql(_) | Self::Slow(_) | Self::Refused(_) => StoreError::unavailable(store, self.to_string()),
+            Self::Sql(_) | Self::Slow(_) | Self::Refused(_) | Self::Unconfirmed => {
+                StoreError::unavailable(store, self.to_string())
+            }
         }
     }
 }
@@ -101,6 +105,7 @@ impl fmt::Display for Trouble {
             Self::Slow(doing) => write!(f, "it did not answer in time ({doing})"),
             Self::WrongPepper => f.write_str("it belongs to another pepper"),
             Self::Refused(why) => f.write_str(why),
+            Self::Unconfirmed => f.write_str("it was told not to wait for the standby, which may not have it"),
             Self::Unsettled(trouble) => write!(
                 f,
                 "the connection broke while the change was being made, and whether it was made is not known; look before \

@@ -68,7 +68,7 @@ pub(super) async fn commit(pool: &Arc<Pool>, mut commit: Commit, check: PepperCh
         // The connection is closed, and the transaction ends with it.
         Err(refusal) => return Err(refusal),
     };
-    match within(LONG_PATIENCE, "committing", lease.client().batch_execute("commit")).await {
+    match lease.commit().await {
         Ok(()) => lease.give_back(),
         Err(trouble) => {
             drop(lease);
@@ -201,7 +201,8 @@ pub(super) async fn settle(pool: &Arc<Pool>, made: Revision, trouble: Trouble) -
         let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&to_sql(made.number), Type::INT8), (&made.chain.as_slice(), Type::BYTEA)];
         let found: bool = client.query_typed_one(sql, &values).await?.try_get(0)?;
-        client.batch_execute("rollback").await?;
+        // Not a rollback: a standby that has this commit has those before it too.
+        lease.commit().await?;
         lease.give_back();
         Ok(found)
     };

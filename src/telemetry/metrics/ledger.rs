@@ -14,6 +14,7 @@ pub struct LedgerMetrics {
     pub usage_flushes: IntCounterVec,
     /// Requests whose keys are counted here and not in the store.
     pub usage_unflushed: IntGauge,
+    snapshots: IntCounterVec,
 }
 
 /// Buckets in nanoseconds: 5 ms to 1 min.
@@ -46,12 +47,23 @@ impl LedgerMetrics {
                 "result",
                 ["ok", "failed"],
             )?,
+            snapshots: counters(
+                registry,
+                ("keyward_snapshots_total", "Snapshots written, or not, by result"),
+                "result",
+                ["ok", "failed"],
+            )?,
             usage_unflushed: gauge(
                 registry,
                 "keyward_usage_unflushed_requests",
                 "Requests whose use of a key is not written to the store yet",
             )?,
         })
+    }
+
+    /// A snapshot was written, or could not be.
+    pub fn snapshot_saved(&self, is_written: bool) {
+        self.snapshots.with_label_values(&[if is_written { "ok" } else { "failed" }]).inc();
     }
 
     /// A change that takes something away was applied, so long after its commit.

@@ -20,6 +20,7 @@ const PEPPER: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a
 /// A folder in which Keyward is at home: `keyward.yaml`, `keyward.pepper`, and a database when there are keys.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// A key that was made.
@@ -42,10 +43,16 @@ impl Site {
     /// A site before an upstream. `config` is YAML that is laid over what every test has: its sections are merged, and
     /// what it names goes first.
     pub(crate) fn new(upstream: SocketAddr, config: &str) -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap() };
+        let site = Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() };
         site.configure(upstream, config);
         site.write("keyward.pepper", PEPPER);
         site
+    }
+
+    /// With something in the environment of all that is run in it.
+    pub(crate) fn with_environment(mut self, name: &'static str, value: String) -> Self {
+        self.environment.push((name, value));
+        self
     }
 
     /// Puts another config in place of the one that is there, whole: nobody sees half of it.
@@ -87,6 +94,7 @@ impl Site {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = tools::keyward(words);
         command.args(["--config", "keyward.yaml"]).current_dir(self.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

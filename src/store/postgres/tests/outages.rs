@@ -1,7 +1,7 @@
 //! Servers that are away, stopped, frozen, full, or busy with somebody else, and writers that die.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use tokio_postgres::error::SqlState;
 
@@ -18,20 +18,26 @@ fn is_unavailable<T: fmt::Debug>(answer: Result<T, CommitError>) -> String {
 }
 
 /// Another program with a transaction of its own, which ends when this is dropped.
-struct Session(Child);
+pub(super) struct Session(Child, BufReader<ChildStdout>);
 
 impl Session {
     /// Runs SQL, and waits until it is done.
-    fn doing(database: &Database, sql: &str) -> Self {
+    pub(super) fn doing(database: &Database, sql: &str) -> Self {
         let mut child = database.psql("kw").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        writeln!(child.stdin.as_mut().unwrap(), "{sql};\n\\echo done").unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut session = Self(child, out);
+        session.then(sql);
+        session
+    }
+
+    /// Runs more, and waits until it is done.
+    pub(super) fn then(&mut self, sql: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{sql};\n\\echo done").unwrap();
         let mut line = String::new();
         while line.trim() != "done" {
             line.clear();
-            assert_ne!(out.read_line(&mut line).unwrap(), 0, "{sql}");
+            assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "{sql}");
         }
-        Self(child)
     }
 }
 
@@ -258,4 +264,53 @@ async fn a_commit_that_is_given_up_is_not_made() {
     drop(holder);
     assert_eq!(soon(store.commit(commit_of(&[key("k2", "CI")]))).await.unwrap().number, 1);
     assert_eq!(names(&everything(&store).await), ["k2"]);
+}
+
+/// A commit that waits for a standby can be told to wait no longer: the server then says that it has committed, with a warning
+/// that the standby may not have it. That is no success, unless the standby confirms a later one in time.
+#[tokio::test]
+async fn a_commit_whose_standby_has_not_confirmed_it_is_not_acknowledged() {
+    if server::is_lacking() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let place = Place::on(server.database());
+    let store = place.open();
+    store.commit(commit_of(&[key("k1", "CI")])).await.unwrap();
+    let waiting = "select count(*) > 0 from pg_stat_activity where wait_event = 'SyncRep'";
+    let cancel = "select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
+    let standby = |names: &str| {
+        place.database.sql(&format!("alter system set synchronous_standby_names = '{names}'"));
+        place.database.sql("select pg_reload_conf()");
+    };
+    for comes_back in [true, false] {
+        // Nobody of that name is there.
+        standby("nobody");
+        until(
+            "the server knows its standby",
+            &place.database,
+            "select current_setting('synchronous_standby_names') = 'nobody'",
+        )
+        .await;
+        let (committing, ()) = tokio::join!(store.commit(commit_of(&[key("k2", "CI")])), async {
+            until("the commit waits", &place.database, waiting).await;
+            if comes_back {
+                standby("");
+                // Those who wait are let go by a reload, too: as if the standby had confirmed.
+            } else {
+                place.database.sql(cancel);
+                // It asks once more, by a commit that waits as well, and that is cancelled too.
+                until("it looks again", &place.database, waiting).await;
+                place.database.sql(cancel);
+            }
+        });
+        match committing {
+            Ok(revision) => assert!(comes_back && revision.number == 2),
+            Err(CommitError::Store(StoreError::Unsettled { why, .. })) => {
+                assert!(!comes_back && why.contains("standby"), "{why}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    standby("");
 }

@@ -50,7 +50,7 @@ async fn a_file_that_was_deleted_is_an_error_and_not_a_store_without_keys() {
 }
 
 #[tokio::test]
-async fn a_restore_that_comes_to_the_same_number_is_told_by_its_chain() {
+async fn failure_6_a_restore_that_comes_to_the_same_number_is_told_by_its_chain() {
     let place = Place::new();
     let store = place.open();
     store.commit(commit_of(&[key("k1", "before")])).await.unwrap();
@@ -90,7 +90,7 @@ async fn after_a_commit_the_log_is_empty() {
 }
 
 #[tokio::test]
-async fn another_pepper_is_refused_when_opened_and_when_pulled() {
+async fn failure_19_another_pepper_is_refused_when_opened_and_when_pulled() {
     let place = Place::new();
     let wrong = [SqliteStore::open(&place.path(), check(2)), SqliteStore::open_or_create(&place.path(), check(2))];
     assert!(wrong.iter().all(|wrong| matches!(wrong, Err(StoreError::WrongPepper { .. }))));
