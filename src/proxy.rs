@@ -150,6 +150,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
 /// Sends a request, and passes the answer on.
 async fn forward(mut forwarded: Forwarded) -> Response<ReplyBody> {
     let Forwarded { ref mut outbound, ref account, .. } = forwarded;
+    outbound.belong_to(account.watch());
     let sent = account.watch().in_time(account.session.upstream.send(outbound)).await;
     let sent = sent.unwrap_or_else(|| {
         account.watch().enter(Doing::Body);

@@ -15,9 +15,11 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::headers::{add_websocket, dashed, remove_lines, remove_spellings, strip_request};
+use super::linger;
 use super::request_id::RequestId;
 use super::trailers::{TrailerRules, Trailers};
 use super::upstream::Upload;
+use super::watch::Watch;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
 use crate::auth::address::X_FORWARDED_FOR;
 use crate::auth::decision::{Permit, Removals};
@@ -116,7 +118,8 @@ impl Outbound {
         view: &View,
         origin: &Origin<'_>,
     ) -> Result<Self, Failure> {
-        let mut request = request.map(Upload::new);
+        let lingers = linger::is_wanted(&request);
+        let mut request = request.map(|body| Upload::new(body, lingers));
         let grant = permit.grant().copied();
         let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
         let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
@@ -175,6 +178,13 @@ impl Outbound {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failure::BadRequest)?;
         *request.version_mut() = Version::HTTP_2;
         Ok(())
+    }
+
+    /// Notes which request it is that it was.
+    pub(super) fn belong_to(&mut self, client: &Arc<Watch>) {
+        if let Some(request) = &mut self.request {
+            request.body_mut().belong_to(client);
+        }
     }
 
     /// Takes the request out, for sending it; `None` when it has been sent.

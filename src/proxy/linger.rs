@@ -1,4 +1,4 @@
-//! What a client still sends when it has been refused is read for a while, and forgotten.
+//! What a client still sends when it has its answer, and nobody takes any of it, is read for a while, and forgotten.
 //!
 //! A client that reads only when it has sent everything would otherwise never hear why: closing with bytes unread resets the
 //! connection, which destroys the answer. So does the reset of an HTTP/2 stream, for clients such as curl 7.88, although the
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How much, at most. A client that has more to send than this will not be kept from it by politeness.
 const MOST: usize = 64 << 20;
 
-/// Whether a client that is refused may have something to say yet. One that asked whether it may go on says nothing more.
+/// Whether a client may have something to say yet when it is answered. One that asked whether it may go on says nothing more.
 pub(super) fn is_wanted(request: &Request<Incoming>) -> bool {
     !request.body().is_end_stream() && !request.headers().contains_key(EXPECT)
 }

@@ -23,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use self::multiplexed::{Channel, Channels, Seats};
 use super::Limits;
 use super::forward::Outbound;
+use super::linger;
 use super::trailers::Trailers;
 use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
 use crate::telemetry::metrics::Failure;
@@ -119,17 +120,29 @@ struct Connection {
     watch: Arc<Watch>,
 }
 
-/// A client's body on its way to the upstream; it notes that it gets on, and who is waited for.
+/// A client's body on its way to the upstream; it notes that it gets on, and who is waited for. What the upstream does not
+/// take of it is read all the same: the client may hear its answer only then.
 pub(super) struct Upload {
-    body: Incoming,
+    /// Nothing is in it only when it is being dropped.
+    body: Option<Incoming>,
     watch: Option<Arc<Watch>>,
+    /// The notes of the request it belongs to.
+    client: Option<Arc<Watch>>,
     /// Where trailers may pass.
     trailers: Option<Box<Trailers>>,
+    /// Whether the client may have more of it to send, whatever becomes of it.
+    lingers: bool,
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, watch: None, trailers: None }
+    /// A body of which the client sends all, or else nothing before it is asked for.
+    pub(super) fn new(body: Incoming, lingers: bool) -> Self {
+        Self { body: Some(body), watch: None, client: None, trailers: None, lingers }
+    }
+
+    /// Notes whose it is.
+    pub(super) fn belong_to(&mut self, client: &Arc<Watch>) {
+        self.client = (!self.is_end_stream()).then(|| client.clone());
     }
 
     /// Lets some trailers pass.
@@ -161,7 +174,14 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        // Whoever wanted to be asked has been asked now.
+        self.lingers = match &frame {
+            Poll::Pending => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_data(),
+            Poll::Ready(None | Some(Err(_))) => false,
+        };
         if let Some(watch) = &self.watch {
             wait_for(watch, frame.is_pending());
         }
@@ -172,11 +192,25 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // A client that was cut off hears no answer; one that has not sent on in time is not waited for again.
+        let is_cut_off = self.client.as_ref().is_some_and(|client| client.was_closed());
+        let is_late = self.watch.as_ref().is_some_and(|watch| watch.was_closed() && watch.is(Doing::Body));
+        if let Some(body) = self.body.take().filter(|body| self.lingers && !body.is_end_stream())
+            && !is_cut_off
+            && !is_late
+        {
+            linger::start(body);
+        }
     }
 }
 

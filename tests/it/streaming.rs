@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::support::wire::Wire;
 use super::support::{After, Key, Keyward, PATIENCE, Site, Upstream, ok, request, until};
@@ -170,6 +170,43 @@ fn an_upload_that_stops_is_given_up_in_time() {
     client.send(b"not all of it");
     upstream.wait_for(1);
     assert_eq!(client.response().status, 408);
+    let began = Instant::now();
     assert!(client.is_closed(), "the rest of the body would be taken for a request");
+    assert!(began.elapsed() < Duration::from_secs(5), "nobody waits for it again");
     assert_eq!(upstream.take().len(), 1);
+}
+
+/// A reset behind an answer would take it from those who read only when they have sent everything.
+#[test]
+fn an_answer_is_heard_by_those_who_still_send() {
+    let (_go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |turn| {
+        let target = turn.head.target();
+        if target == "/early" {
+            turn.wire.send(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
+        } else if target == "/short" {
+            return turn.answer(&ok("still here"));
+        }
+        // Nothing of the body is read.
+        told.lock().unwrap().recv_timeout(PATIENCE).map_err(|_| io::ErrorKind::TimedOut)?;
+        Ok(After::Close)
+    });
+    let body = vec![b'a'; 32 << 20];
+    for (limit, target, status) in
+        [("response: 1s", "/silent", 504), ("request: 1s", "/silent", 504), ("idle: 1m", "/early", 413)]
+    {
+        let (keyward, key) = serve(&upstream, &format!("proxy: {{ timeouts: {{ {limit} }} }}"));
+        let fields = [("X-API-Key", &*key.value)];
+        let mut client = keyward.connect();
+        assert_eq!(client.exchange(&request("POST", target, &fields, &body)).status, status, "{limit}");
+        let next = client.exchange(&request("GET", "/short", &fields, b""));
+        assert_eq!(next.status, 200, "{limit}: the connection is kept");
+    }
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Site::new(nobody, "");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    let response = keyward.connect().exchange(&request("POST", "/", &[("X-API-Key", &key.value)], &body));
+    assert_eq!(response.status, 502);
 }

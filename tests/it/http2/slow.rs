@@ -91,3 +91,17 @@ fn an_upload_that_stalls_ends_alone() {
     assert_eq!(client.exchange(request("GET", "/", &[("x-api-key", &key.value)])).unwrap().status, 200);
     assert_eq!(keyward.metric("keyward_client_timeouts_total{limit=\"body\"}"), 1.0);
 }
+
+#[test]
+fn r70_an_upload_that_is_cut_off_is_reset_at_once() {
+    let upstream = Upstream::start();
+    let (keyward, key) = serve(&upstream, "");
+    let mut client = Frames::connect(keyward.proxy, &[]);
+    let begun = frame(HEADERS, END_HEADERS, 1, &block(&fields(&key, &[])));
+    client.send(&[begun, frame(DATA, 0, 1, b"half")].concat()).unwrap();
+    upstream.wait_for(1);
+    assert!(keyward.site.run(&["key", "revoke", &key.id]).status.success());
+    let began = Instant::now();
+    assert_eq!(client.find(|frame| matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY)).unwrap().kind, RST_STREAM);
+    assert!(began.elapsed() < Duration::from_secs(5), "the client is kept waiting");
+}

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -323,7 +323,7 @@ impl Drop for Process {
         let _ = self.child.wait();
         if thread::panicking() {
             let _ = std::io::stderr().write_all(b"--- what keyward wrote ---\n");
-            let _ = std::io::stderr().write_all(&self.said.bytes.lock().unwrap());
+            let _ = std::io::stderr().write_all(&self.said.bytes.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
