@@ -56,3 +56,4 @@ fi
 digest=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["manifests"][0]["digest"])' "$out/oci/index.json")
 bytes=$(stat -c %s "$work/build/out/keyward")
 echo "localhost/keyward:$version $digest, program $bytes bytes"
+[ -n "${libraries:-}" ] || [ "$bytes" -le 20000000 ] || { echo "image: the program has grown beyond 20 MB" >&2; exit 1; }

@@ -6,6 +6,7 @@ import http.client
 import http.server
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import yaml
@@ -87,6 +88,18 @@ def run(keyward, folder, *words):
     return done.stdout.strip()
 
 
+def until_ready(ops):
+    """Before it has read its store it answers 503."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.closing(http.client.HTTPConnection(ops, timeout=10)) as connection:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.02)
+    raise SystemExit("it does not get ready")
+
+
 @contextlib.contextmanager
 def serving(keyward, folder, upstream):
     """Keyward with the config of a folder; gives its address."""
@@ -99,7 +112,9 @@ def serving(keyward, folder, upstream):
             else:
                 raise SystemExit("it does not serve")
             threading.Thread(target=program.stderr.read, daemon=True).start()
-            yield yaml.safe_load(line)["proxy"]
+            addresses = yaml.safe_load(line)
+            until_ready(addresses["ops"])
+            yield addresses["proxy"]
         finally:
             program.terminate()
 
