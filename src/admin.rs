@@ -9,6 +9,7 @@ mod index;
 mod input;
 mod keys;
 pub mod operation;
+mod people;
 mod replay;
 mod scopes;
 mod secrets;

@@ -17,7 +17,7 @@ use super::input::{Attributes, Query};
 use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::throttle::Throttle;
-use super::{keys, scopes, secrets};
+use super::{keys, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -194,6 +194,20 @@ impl Request<'_> {
             Action::GetScope => scopes::get(self),
             Action::CreateScope => scopes::create(self).await,
             Action::UpdateScope => scopes::update(self).await,
+            Action::ListUsers => people::list_users(self),
+            Action::CreateUser => people::create_user(self).await,
+            Action::GetUser => people::get_user(self),
+            Action::UpdateUser => people::update_user(self).await,
+            Action::DeleteUser => people::delete_user(self).await,
+            Action::ListRoles => people::list_roles(self),
+            Action::CreateRole => people::create_role(self).await,
+            Action::GetRole => people::get_role(self),
+            Action::UpdateRole => people::update_role(self).await,
+            Action::DeleteRole => people::delete_role(self).await,
+            Action::ListBindings => people::list_bindings(self),
+            Action::CreateBinding => people::create_binding(self).await,
+            Action::GetBinding => people::get_binding(self),
+            Action::DeleteBinding => people::delete_binding(self).await,
         }
     }
 

@@ -41,8 +41,13 @@ pub fn document(url: Option<&str>) -> String {
     document.to_string()
 }
 
-const TAGS: [(&str, &str); 2] =
-    [("keys", "What customers present, and who made it."), ("scopes", "The tree that keys act in.")];
+const TAGS: [(&str, &str); 5] = [
+    ("keys", "What customers present, and who made it."),
+    ("scopes", "The tree that keys act in."),
+    ("users", "People, whose keys work while they may use the API."),
+    ("roles", "What permissions come together."),
+    ("bindings", "Who has which role, and where."),
+];
 
 fn path_item(path: &str) -> Value {
     if !path.contains("{id}") {
@@ -82,6 +87,8 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             }
             "cursor" => ("Where to go on; from links.next.", json!({ "type": "string", "default": "" })),
             "state" => ("Which keys.", json!({ "enum": ["live", "revoked", "all"], "default": "live" })),
+            "subject" => ("Whose: user:ID or key:ID.", json!({ "type": "string" })),
+            "cascade" => ("Whether the keys below it go too.", json!({ "type": "boolean", "default": false })),
             "force" => ("Whether to shut out oneself if need be.", json!({ "type": "boolean", "default": false })),
             _ => ("Why, for the audit.", json!({ "type": "string", "minLength": 1, "maxLength": 200 })),
         };

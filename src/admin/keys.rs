@@ -1,6 +1,8 @@
 //! `/v2/keys`: the attributes of the seed come first and always, ours only where they say something, so that a key that is made
 //! as the seed says looks exactly as it says.
 
+use std::str::FromStr;
+
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,8 +18,8 @@ use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyName, Net, UserName};
-use crate::manage::{ATTEMPTS, Failure, Stored};
-use crate::store::record::{Body, KeyBody, Kind, Subject};
+use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
+use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
 
 /// A key, as it is answered.
 #[derive(Serialize)]
@@ -162,6 +164,8 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let expires_at = attributes.nullable("expires_at", |value| end(value, request.now)).flatten();
     let rate_limit = attributes.nullable("rate_limit", parsed::<Limit>).flatten();
     let user = attributes.nullable("user", parsed::<UserName>).flatten();
+    let parent = attributes.nullable("parent", |value| text(value).map(Box::<str>::from)).flatten();
+    let tags = attributes.optional("tags", strings::<Tag>).unwrap_or_default();
     attributes.finish()?;
     let (Some(name), Some(access)) = (name, access) else { return Err(Trouble::not_found("attribute")) };
     // Where nothing is said, the key acts where the key does that makes it.
@@ -170,8 +174,11 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
         let place = scope.map_or_else(|| "everywhere".to_owned(), |scope| scope.to_string());
         return Err(Trouble::forbidden(format!("you may not make keys for {place}")));
     }
-    let env = env.unwrap_or(Environment::Live);
-    let new = NewKey { user, scope, env, ips, rate_limit, expires_at, ..NewKey::named(name, access) };
+    if let Some(parent) = &parent {
+        is_in_reach(request, parent)?;
+    }
+    let (env, tags) = (env.unwrap_or(Environment::Live), tags.into_iter().map(|tag| tag.0).collect());
+    let new = NewKey { user, parent, tags, scope, env, ips, rate_limit, expires_at, ..NewKey::named(name, access) };
     let created = request.session().create_key(new).await?;
     request.in_force(created.key.revision).await;
     let view = View::of(&created.key.id, &created.key.body).with_value(created.secret.reveal());
@@ -181,11 +188,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
 /// Changes a key.
 pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
-    let force = query.take("force", |text| match text {
-        "true" | "" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("write true or false".to_owned()),
-    });
+    let force = query.take("force", truth);
     query.finish()?;
     let if_match = request.if_match()?;
     let mut attributes = request.attributes()?;
@@ -260,8 +263,12 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
         let fits = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);
         if fits { Ok(text.to_owned()) } else { Err("write 1 to 200 characters".to_owned()) }
     });
+    let cascade = query.take("cascade", truth).unwrap_or(false);
     query.finish()?;
     let if_match = request.if_match()?;
+    if request.api.index.has_keys_below(&request.id) {
+        return delete_family(request, cascade, reason.as_deref()).await;
+    }
     let mut attempt = 1;
     let changed = loop {
         let key = seen(request)?;
@@ -282,6 +289,47 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     Ok(Answer::of(&json!({}))?.after_change(revision))
 }
 
+/// Deletes a key with all below it, if that is meant.
+async fn delete_family(request: &Request<'_>, cascade: bool, reason: Option<&str>) -> Result<Answer, Trouble> {
+    use crate::store::Store as _;
+    let key = seen(request)?;
+    if request.if_match()?.is_some_and(|expected| expected != key.revision) {
+        return Err(precondition_failed());
+    }
+    request.session().delete_key(&key.id, cascade, reason).await?;
+    let (revision, _) = request.api.store.get(&RecordId::key(&key.id)).await.map_err(Failure::Store)?;
+    request.in_force(revision.number).await;
+    Ok(Answer::of(&json!({}))?.after_change(revision.number))
+}
+
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
+/// Whether the caller may make keys below that one.
+fn is_in_reach(request: &Request<'_>, parent: &str) -> Result<(), Trouble> {
+    let key = request.api.index.key(parent).filter(|key| key.body.state != State::Revoked);
+    let key = key.filter(|key| request.caller.authority.may(Permission::KeysWrite, key.body.scope.as_ref()));
+    let (field, why) = ("parent".to_owned(), "there is no such key, or none that you may change".to_owned());
+    key.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
+}
+
+/// A word by which people find a key.
+struct Tag(String);
+
+impl FromStr for Tag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=50).contains(&text.chars().count()) && !text.contains(char::is_control);
+        fits.then(|| Self(text.to_owned())).ok_or("tags are 1 to 50 characters, none of them a control character")
+    }
+}
+
 fn api(value: &Value) -> Result<(), String> {
     if text(value)? == "api" { Ok(()) } else { Err("must be \"api\"".to_owned()) }
 }
@@ -296,7 +344,8 @@ fn access(value: &Value) -> Result<Access, String> {
     }
 }
 
-fn scope(value: &Value) -> Result<Scope, String> {
+/// Reads a scope.
+pub(super) fn scope(value: &Value) -> Result<Scope, String> {
     Scope::parse(text(value)?).map_err(|error| error.to_string())
 }
 

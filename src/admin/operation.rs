@@ -32,6 +32,34 @@ pub enum Action {
     CreateScope,
     /// Suspends or resumes a scope.
     UpdateScope,
+    /// A page of the users.
+    ListUsers,
+    /// A new user.
+    CreateUser,
+    /// One user.
+    GetUser,
+    /// A change of a user.
+    UpdateUser,
+    /// The end of a user.
+    DeleteUser,
+    /// A page of the roles.
+    ListRoles,
+    /// A new role.
+    CreateRole,
+    /// One role.
+    GetRole,
+    /// A change of a role.
+    UpdateRole,
+    /// The end of a role.
+    DeleteRole,
+    /// A page of who has which role.
+    ListBindings,
+    /// A role for somebody.
+    CreateBinding,
+    /// One binding.
+    GetBinding,
+    /// The end of a binding.
+    DeleteBinding,
 }
 
 /// One operation.
@@ -73,7 +101,7 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 12] = [
+pub static OPERATIONS: [Operation; 26] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
@@ -112,7 +140,7 @@ pub static OPERATIONS: [Operation; 12] = [
         Permission::KeysWrite,
         ("deleteKey", "Delete a key: it stops working for good"),
         (None, "Nothing"),
-        &["reason"],
+        &["reason", "cascade"],
     ),
     operation(
         Action::ListSecrets,
@@ -168,6 +196,118 @@ pub static OPERATIONS: [Operation; 12] = [
         Permission::ScopesWrite,
         ("updateScope", "Suspend or resume a scope and all keys in it and below"),
         (Some("ScopePatch"), "Scope"),
+        &[],
+    ),
+    operation(
+        Action::ListUsers,
+        (&GET, "/v2/users"),
+        Permission::UsersRead,
+        ("listUsers", "List users"),
+        (None, "UserList"),
+        &["limit", "cursor"],
+    ),
+    operation(
+        Action::CreateUser,
+        (&POST, "/v2/users"),
+        Permission::UsersWrite,
+        ("createUser", "Create a user"),
+        (Some("NewUser"), "UserWithValue"),
+        &[],
+    ),
+    operation(
+        Action::GetUser,
+        (&GET, "/v2/users/{id}"),
+        Permission::UsersRead,
+        ("getUser", "Get a user"),
+        (None, "User"),
+        &[],
+    ),
+    operation(
+        Action::UpdateUser,
+        (&PATCH, "/v2/users/{id}"),
+        Permission::UsersWrite,
+        ("updateUser", "Change a user; the first API access gives a key, whose value is shown once"),
+        (Some("UserPatch"), "UserWithValue"),
+        &[],
+    ),
+    operation(
+        Action::DeleteUser,
+        (&DELETE, "/v2/users/{id}"),
+        Permission::UsersWrite,
+        ("deleteUser", "Delete a user and all keys of theirs"),
+        (None, "Nothing"),
+        &[],
+    ),
+    operation(
+        Action::ListRoles,
+        (&GET, "/v2/roles"),
+        Permission::RolesRead,
+        ("listRoles", "List roles"),
+        (None, "RoleList"),
+        &["limit", "cursor"],
+    ),
+    operation(
+        Action::CreateRole,
+        (&POST, "/v2/roles"),
+        Permission::RolesWrite,
+        ("createRole", "Create a role"),
+        (Some("NewRole"), "Role"),
+        &[],
+    ),
+    operation(
+        Action::GetRole,
+        (&GET, "/v2/roles/{id}"),
+        Permission::RolesRead,
+        ("getRole", "Get a role"),
+        (None, "Role"),
+        &[],
+    ),
+    operation(
+        Action::UpdateRole,
+        (&PATCH, "/v2/roles/{id}"),
+        Permission::RolesWrite,
+        ("updateRole", "Change a role for all who have it"),
+        (Some("RolePatch"), "Role"),
+        &[],
+    ),
+    operation(
+        Action::DeleteRole,
+        (&DELETE, "/v2/roles/{id}"),
+        Permission::RolesWrite,
+        ("deleteRole", "Delete a role and take it from all who have it"),
+        (None, "Nothing"),
+        &[],
+    ),
+    operation(
+        Action::ListBindings,
+        (&GET, "/v2/bindings"),
+        Permission::BindingsRead,
+        ("listBindings", "List who has which role"),
+        (None, "BindingList"),
+        &["limit", "cursor", "subject"],
+    ),
+    operation(
+        Action::CreateBinding,
+        (&POST, "/v2/bindings"),
+        Permission::BindingsWrite,
+        ("createBinding", "Give somebody a role"),
+        (Some("NewBinding"), "Binding"),
+        &[],
+    ),
+    operation(
+        Action::GetBinding,
+        (&GET, "/v2/bindings/{id}"),
+        Permission::BindingsRead,
+        ("getBinding", "Get a binding"),
+        (None, "Binding"),
+        &[],
+    ),
+    operation(
+        Action::DeleteBinding,
+        (&DELETE, "/v2/bindings/{id}"),
+        Permission::BindingsWrite,
+        ("deleteBinding", "Take a role from somebody"),
+        (None, "Nothing"),
         &[],
     ),
 ];

@@ -2,6 +2,7 @@
 
 mod document;
 mod keys;
+mod people;
 mod seed;
 
 use serde_json::{Value, json};

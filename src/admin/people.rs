@@ -1,0 +1,426 @@
+//! `/v2/users`, `/v2/roles` and `/v2/bindings`: who there is, what roles permit, and who has them where. Nobody hands on what
+//! they do not have themselves, and nobody changes who may do more.
+
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::api::{Request, paging};
+use super::caller::held_by;
+use super::envelope::{Answer, Trouble};
+use super::input::{boolean, list as strings, parsed, text};
+use super::keys::{precondition_failed, scope};
+use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
+use crate::auth::grant::Timestamp;
+use crate::auth::key::Secret;
+use crate::auth::scope::Scope;
+use crate::manage::authority::permissions_of;
+use crate::manage::role::NewRole;
+use crate::manage::user::{NewUser, UserChanged, UserPatch};
+use crate::manage::values::{Email, PersonName, RoleName};
+use crate::manage::{Failure, Mistake, Stored};
+use crate::store::record::{BindingBody, Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
+
+#[derive(Serialize)]
+struct UserView<'u> {
+    id: &'u str,
+    email: &'u str,
+    name: Option<&'u str>,
+    state: UserState,
+    api_access: bool,
+    scope: Option<&'u Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'u str>,
+    created_by: Option<&'u str>,
+    created_time: Timestamp,
+    updated_by: Option<&'u str>,
+    updated_time: Timestamp,
+}
+
+impl<'u> UserView<'u> {
+    fn of(id: &'u str, body: &'u UserBody) -> Self {
+        Self {
+            id,
+            email: &body.email,
+            name: body.name.as_deref(),
+            state: body.state,
+            api_access: body.api_access,
+            scope: body.scope.as_ref(),
+            value: None,
+            created_by: body.created_by.as_deref(),
+            created_time: body.created_time,
+            updated_by: body.updated_by.as_deref(),
+            updated_time: body.updated_time,
+        }
+    }
+}
+
+/// A page of the users that the caller may see.
+pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    query.finish()?;
+    let wanted = |id: &str, revision: u64, body: Body| match body {
+        Body::User(body) => {
+            let seen = request.caller.authority.may(Permission::UsersRead, body.scope.as_ref());
+            seen.then(|| Stored { id: id.into(), revision, body })
+        }
+        _ => None,
+    };
+    let (users, more) = request.api.index.page(Kind::User, &cursor, limit, wanted);
+    let next = users.last().filter(|_| more).map(|user| request.next(&user.id));
+    Answer::list(&users.iter().map(|user| UserView::of(&user.id, &user.body)).collect::<Vec<_>>(), next)
+}
+
+fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
+    let authority = &request.caller.authority;
+    let found = match request.api.index.body(&RecordId::new(Kind::User, &request.id)) {
+        Some((revision, Body::User(body))) => Some(Stored { id: request.id.as_str().into(), revision, body }),
+        _ => None,
+    };
+    let user = found.filter(|user| authority.may(Permission::UsersRead, user.body.scope.as_ref()));
+    let user = user.ok_or_else(|| Trouble::not_found("user"))?;
+    let permission = request.operation.permission;
+    if permission == Permission::UsersRead {
+        return Ok(user);
+    }
+    if !authority.may(permission, user.body.scope.as_ref()) {
+        return Err(Trouble::forbidden("this user is outside of what you may change"));
+    }
+    if !authority.includes(&held_by(&Subject::User(user.id.clone()), &request.api.index)) {
+        return Err(Trouble::forbidden("this user may do more than you"));
+    }
+    match request.if_match()? {
+        Some(expected) if expected != user.revision => Err(precondition_failed()),
+        Some(_) | None => Ok(user),
+    }
+}
+
+/// One user.
+pub(super) fn get_user(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let user = seen_user(request)?;
+    Ok(Answer::of(&UserView::of(&user.id, &user.body))?.with_etag(user.revision))
+}
+
+async fn changed(request: &Request<'_>, changed: UserChanged) -> Result<Answer, Trouble> {
+    let UserChanged { user, secret, .. } = changed;
+    request.in_force(user.revision).await;
+    let view = UserView { value: secret.as_ref().map(Secret::reveal), ..UserView::of(&user.id, &user.body) };
+    Ok(Answer::of(&view)?.with_etag(user.revision).after_change(user.revision))
+}
+
+/// Makes a user, who may do nothing by API unless that is said (B5).
+pub(super) async fn create_user(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    let email = attributes.required("email", parsed::<Email>);
+    let name = attributes.nullable("name", parsed::<PersonName>).flatten();
+    let scope = attributes.nullable("scope", scope);
+    let api_access = attributes.optional("api_access", boolean).unwrap_or(false);
+    let role = attributes.nullable("role", parsed::<RoleName>).flatten();
+    attributes.finish()?;
+    let Some(email) = email else { return Err(Trouble::not_found("attribute")) };
+    let scope = scope.unwrap_or_else(|| request.caller.scope.clone());
+    if !request.caller.authority.may(Permission::UsersWrite, scope.as_ref()) {
+        return Err(Trouble::forbidden("you may not make users there"));
+    }
+    if let Some(role) = &role {
+        may_hand_on(request, &role.0, scope.as_ref())?;
+    }
+    let role = role.map(|role| role.0);
+    let new = NewUser { email, name, scope, password: None, api_access, role };
+    let made = request.session().create_user(new).await?;
+    changed(request, made).await
+}
+
+/// Changes a user.
+pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    if attributes.is_empty() {
+        return Err(Trouble::new(StatusCode::BAD_REQUEST, "nothing_to_change", "send one attribute at least"));
+    }
+    let patch = UserPatch {
+        email: attributes.optional("email", parsed),
+        name: attributes.nullable("name", parsed),
+        scope: attributes.nullable("scope", scope),
+        state: attributes.optional("state", |value: &Value| match text(value)? {
+            "active" => Ok(UserState::Active),
+            "suspended" => Ok(UserState::Suspended),
+            _ => Err("must be active or suspended".to_owned()),
+        }),
+        api_access: attributes.optional("api_access", boolean),
+    };
+    attributes.finish()?;
+    let user = seen_user(request)?;
+    if let Some(scope) = &patch.scope
+        && !request.caller.authority.may(Permission::UsersWrite, scope.as_ref())
+    {
+        return Err(Trouble::forbidden("you may not move users there"));
+    }
+    let made = request.session().update_user(&user.id, &patch).await?;
+    changed(request, made).await
+}
+
+/// Deletes a user, and all keys of theirs.
+pub(super) async fn delete_user(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let user = seen_user(request)?;
+    request.session().delete_user(&user.id).await?;
+    gone(request, &RecordId::new(Kind::User, &user.id)).await
+}
+
+/// The answer to a deletion, once it is in force.
+async fn gone(request: &Request<'_>, id: &RecordId) -> Result<Answer, Trouble> {
+    use crate::store::Store as _;
+    let (revision, _) = request.api.store.get(id).await.map_err(Failure::Store)?;
+    request.in_force(revision.number).await;
+    Ok(Answer::of(&json!({}))?.after_change(revision.number))
+}
+
+/// Whether the caller has all that a role gives within a scope.
+fn may_hand_on(request: &Request<'_>, role: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
+    let index = &*request.api.index;
+    if built_in(role).is_none() && index.body(&RecordId::new(Kind::Role, role)).is_none() {
+        let (field, why) = ("role".to_owned(), "there is no such role".to_owned());
+        return Err(Trouble::invalid(vec![Mistake { field, why }]));
+    }
+    let given = Authority::new(permissions_of(role, index), scope.cloned());
+    if request.caller.authority.includes(&given) {
+        return Ok(());
+    }
+    Err(Trouble::forbidden("nobody gives what they do not have: this role permits more than yours, or somewhere else"))
+}
+
+#[derive(Serialize)]
+struct RoleView<'r> {
+    id: &'r str,
+    permissions: Vec<Permission>,
+    observer: bool,
+    built_in: bool,
+    created_by: Option<&'r str>,
+    created_time: Option<Timestamp>,
+    updated_by: Option<&'r str>,
+    updated_time: Option<Timestamp>,
+}
+
+impl<'r> RoleView<'r> {
+    fn of(id: &'r str, body: &'r RoleBody) -> Self {
+        Self {
+            id,
+            permissions: body.permissions.clone(),
+            observer: body.observer,
+            built_in: false,
+            created_by: body.created_by.as_deref(),
+            created_time: Some(body.created_time),
+            updated_by: body.updated_by.as_deref(),
+            updated_time: Some(body.updated_time),
+        }
+    }
+
+    fn built_in(id: &'r str, permissions: Permissions) -> Self {
+        let (permissions, observer) = (permissions.iter().collect(), id == "observer");
+        let (by, time) = (None, None);
+        Self {
+            id,
+            permissions,
+            observer,
+            built_in: true,
+            created_by: by,
+            created_time: time,
+            updated_by: by,
+            updated_time: time,
+        }
+    }
+}
+
+/// All roles: those that are built in come on the first page.
+pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    query.finish()?;
+    let wanted = |id: &str, revision: u64, body: Body| match body {
+        Body::Role(body) => Some(Stored { id: id.into(), revision, body }),
+        _ => None,
+    };
+    let (roles, more) = request.api.index.page(Kind::Role, &cursor, limit, wanted);
+    let next = roles.last().filter(|_| more).map(|role| request.next(&role.id));
+    let first = BUILT_IN.iter().filter(|_| cursor.is_empty());
+    let views = first.filter_map(|name| Some(RoleView::built_in(name, built_in(name)?)));
+    let views = views.chain(roles.iter().map(|role| RoleView::of(&role.id, &role.body)));
+    Answer::list(&views.collect::<Vec<_>>(), next)
+}
+
+fn seen_role(request: &Request<'_>) -> Result<Stored<RoleBody>, Trouble> {
+    match request.api.index.body(&RecordId::new(Kind::Role, &request.id)) {
+        Some((revision, Body::Role(body))) => match request.if_match()? {
+            Some(expected) if expected != revision => Err(precondition_failed()),
+            Some(_) | None => Ok(Stored { id: request.id.as_str().into(), revision, body }),
+        },
+        _ => Err(Trouble::not_found("role")),
+    }
+}
+
+/// One role.
+pub(super) fn get_role(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    if let Some(permissions) = built_in(&request.id) {
+        return Answer::of(&RoleView::built_in(&request.id, permissions));
+    }
+    let role = seen_role(request)?;
+    Ok(Answer::of(&RoleView::of(&role.id, &role.body))?.with_etag(role.revision))
+}
+
+/// Roles hold everywhere, so that they are for those whose own authority does.
+fn may_write_roles(request: &Request<'_>, permissions: &[Permission]) -> Result<(), Trouble> {
+    let authority = &request.caller.authority;
+    let given = Authority::new(Permissions::of(permissions), None);
+    if authority.may(Permission::RolesWrite, None) && authority.includes(&given) {
+        return Ok(());
+    }
+    Err(Trouble::forbidden("roles are made by those who may do everywhere what the roles permit"))
+}
+
+fn permission(value: &Value) -> Result<Vec<Permission>, String> {
+    let names: Vec<String> = strings(value)?;
+    let known = |name: String| {
+        let known = Permission::ALL.map(Permission::label).join(", ");
+        Permission::parse(&name).ok_or_else(|| format!("there are these permissions: {known}"))
+    };
+    names.into_iter().map(known).collect()
+}
+
+/// Makes a role.
+pub(super) async fn create_role(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    let name = attributes.required("id", parsed::<RoleName>);
+    let permissions = attributes.required("permissions", permission);
+    let observer = attributes.optional("observer", boolean).unwrap_or(false);
+    attributes.finish()?;
+    let (Some(name), Some(permissions)) = (name, permissions) else { return Err(Trouble::not_found("attribute")) };
+    put_role(request, NewRole { name: name.0.into(), permissions, observer }, false).await
+}
+
+/// Changes a role, for all who have it.
+pub(super) async fn update_role(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    if attributes.is_empty() {
+        return Err(Trouble::new(StatusCode::BAD_REQUEST, "nothing_to_change", "send one attribute at least"));
+    }
+    let permissions = attributes.optional("permissions", permission);
+    let observer = attributes.optional("observer", boolean);
+    attributes.finish()?;
+    let role = seen_role(request)?;
+    let new = NewRole {
+        name: role.id.into(),
+        permissions: permissions.unwrap_or(role.body.permissions),
+        observer: observer.unwrap_or(role.body.observer),
+    };
+    put_role(request, new, true).await
+}
+
+async fn put_role(request: &Request<'_>, new: NewRole, replace: bool) -> Result<Answer, Trouble> {
+    may_write_roles(request, &new.permissions)?;
+    let role = request.session().put_role(new, replace).await?;
+    request.in_force(role.revision).await;
+    Ok(Answer::of(&RoleView::of(&role.id, &role.body))?.with_etag(role.revision).after_change(role.revision))
+}
+
+/// Deletes a role, and takes it from all who have it.
+pub(super) async fn delete_role(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let role = seen_role(request)?;
+    may_write_roles(request, &role.body.permissions)?;
+    request.session().delete_role(&role.id).await?;
+    gone(request, &RecordId::new(Kind::Role, &role.id)).await
+}
+
+#[derive(Serialize)]
+struct BindingView<'b> {
+    id: &'b str,
+    subject: &'b Subject,
+    role: &'b str,
+    scope: Option<&'b Scope>,
+    created_by: Option<&'b str>,
+    created_time: Timestamp,
+}
+
+impl<'b> From<&'b Stored<BindingBody>> for BindingView<'b> {
+    fn from(Stored { id, body, .. }: &'b Stored<BindingBody>) -> Self {
+        let (scope, created_by) = (body.scope.as_ref(), body.created_by.as_deref());
+        Self { id, subject: &body.subject, role: &body.role, scope, created_by, created_time: body.created_time }
+    }
+}
+
+/// A page of who has which role, as far as the caller may see.
+pub(super) fn list_bindings(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    let subject =
+        query.take("subject", |text| Subject::parse(text).ok_or_else(|| "write user:ID or key:ID".to_owned()));
+    query.finish()?;
+    let wanted = |id: &str, revision: u64, body: Body| match body {
+        Body::Binding(body) => {
+            let asked_for = subject.as_ref().is_none_or(|subject| *subject == body.subject);
+            let seen = asked_for && request.caller.authority.may(Permission::BindingsRead, body.scope.as_ref());
+            seen.then(|| Stored { id: id.into(), revision, body })
+        }
+        _ => None,
+    };
+    let (bindings, more) = request.api.index.page(Kind::Binding, &cursor, limit, wanted);
+    let next = bindings.last().filter(|_| more).map(|binding| request.next(&binding.id));
+    Answer::list(&bindings.iter().map(BindingView::from).collect::<Vec<_>>(), next)
+}
+
+/// Gives somebody a role.
+pub(super) async fn create_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    let subject = attributes.required("subject", |value: &Value| {
+        Subject::parse(text(value)?).ok_or_else(|| "must be user:ID or key:ID".to_owned())
+    });
+    let role = attributes.required("role", parsed::<RoleName>);
+    let scope = attributes.nullable("scope", scope);
+    attributes.finish()?;
+    let (Some(subject), Some(role)) = (subject, role) else { return Err(Trouble::not_found("attribute")) };
+    let scope = scope.unwrap_or_else(|| request.caller.scope.clone());
+    if !request.caller.authority.may(Permission::BindingsWrite, scope.as_ref()) {
+        return Err(Trouble::forbidden("you may not give roles there"));
+    }
+    may_hand_on(request, &role.0, scope.as_ref())?;
+    let binding = request.session().bind(subject, &role.0, scope).await?;
+    request.in_force(binding.revision).await;
+    Ok(Answer::of(&BindingView::from(&binding))?.with_etag(binding.revision).after_change(binding.revision))
+}
+
+fn seen_binding(request: &Request<'_>) -> Result<Stored<BindingBody>, Trouble> {
+    let authority = &request.caller.authority;
+    let found = match request.api.index.body(&RecordId::new(Kind::Binding, &request.id)) {
+        Some((revision, Body::Binding(body))) => Some(Stored { id: request.id.as_str().into(), revision, body }),
+        _ => None,
+    };
+    let found = found.filter(|binding| authority.may(Permission::BindingsRead, binding.body.scope.as_ref()));
+    found.ok_or_else(|| Trouble::not_found("binding"))
+}
+
+/// One binding.
+pub(super) fn get_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let binding = seen_binding(request)?;
+    Ok(Answer::of(&BindingView::from(&binding))?.with_etag(binding.revision))
+}
+
+/// Takes a role from somebody.
+pub(super) async fn delete_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let binding = seen_binding(request)?;
+    if !request.caller.authority.may(Permission::BindingsWrite, binding.body.scope.as_ref()) {
+        return Err(Trouble::forbidden("you may not take roles there"));
+    }
+    may_hand_on(request, &binding.body.role, binding.body.scope.as_ref())?;
+    request.session().unbind(&binding.id).await?;
+    gone(request, &RecordId::new(Kind::Binding, &binding.id)).await
+}
