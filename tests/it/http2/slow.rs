@@ -1,9 +1,12 @@
 //! Streams of clients that take their time, or stand still.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::super::faults::halves::with_little_room;
 use super::super::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, block, frame,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
+    frame,
 };
 use super::super::support::http2::{Http2, request};
 use super::super::support::upstream::PAGE;
@@ -104,4 +107,28 @@ fn r70_an_upload_that_is_cut_off_is_reset_at_once() {
     let began = Instant::now();
     assert_eq!(client.find(|frame| matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY)).unwrap().kind, RST_STREAM);
     assert!(began.elapsed() < Duration::from_secs(5), "the client is kept waiting");
+}
+
+/// A client that reads nothing yet, and still sends when Keyward has said its last: closing would throw away what it has yet to
+/// read, and with it the GOAWAY.
+#[test]
+fn a_client_that_still_sends_hears_the_goodbye() {
+    // What h2 asks before it says which stream was the last.
+    const LAST_PING: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+    let upstream = Upstream::scripted(|turn| turn.answer(&ok(&"x".repeat(60_000))));
+    let (keyward, key) = serve(&upstream, "");
+    let mut client = Frames::over(with_little_room(keyward.proxy));
+    let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields(&key, &[])));
+    client.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &get].concat()).unwrap();
+    let answered = "keyward_requests_total{code=\"2xx\",decision=\"permit\",reason=\"ok\"}";
+    until("it is answered", || keyward.metric(answered) == 1.0);
+    keyward.terminate();
+    until("Keyward goes", || TcpStream::connect(keyward.proxy).is_err());
+    for _ in 0..6 {
+        // The first that comes after the question answers it; all others come too late.
+        let _ = client.send(&frame(PING, 1, 0, &LAST_PING));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let last = client.find(|frame| frame.kind == GOAWAY && frame.payload[..4] == [0, 0, 0, 1]);
+    assert!(last.is_some(), "it was reset");
 }

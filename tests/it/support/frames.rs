@@ -1,7 +1,7 @@
 //! HTTP/2 as bytes: frames that a well-behaved client never sends.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use super::Client;
 
@@ -107,6 +107,11 @@ impl Frames {
     /// Connects, and says nothing.
     pub(crate) fn silent(address: SocketAddr) -> Self {
         Self { client: Client::connect(address) }
+    }
+
+    /// A connection that was made already, on which nothing has been said.
+    pub(crate) fn over(socket: TcpStream) -> Self {
+        Self { client: Client::over(socket) }
     }
 
     /// Connects, and begins as a client does. `settings` are pairs of number and value.
