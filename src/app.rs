@@ -140,8 +140,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
     let admin = serve_admin(&mut tasks, admin_listener, parts, reloads, api)?;
 
-    let address = proxy_listener.local_addr()?;
-    let workers = proxy.workers.count;
+    let (address, workers) = (proxy_listener.local_addr()?, proxy.workers.count);
     let access: AccessLogger = logs.access.clone();
     let surroundings = Surroundings {
         replica: replica.clone(),
