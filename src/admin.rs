@@ -8,11 +8,13 @@ mod envelope;
 mod index;
 mod input;
 mod keys;
+mod me;
 pub mod operation;
 mod people;
 mod replay;
 mod scopes;
 mod secrets;
+mod sessions;
 mod throttle;
 
 use std::net::SocketAddr;

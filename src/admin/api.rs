@@ -16,8 +16,9 @@ use super::index::Index;
 use super::input::{Attributes, Query};
 use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
-use super::throttle::Throttle;
-use super::{keys, people, scopes, secrets};
+use super::sessions::Sessions;
+use super::throttle::{SignIns, Throttle};
+use super::{keys, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -50,6 +51,10 @@ pub struct Api {
     pub(super) url: Option<String>,
     /// Who has failed.
     pub(super) throttle: Throttle,
+    /// Who has tried to sign in.
+    pub(super) sign_ins: SignIns,
+    /// Who has signed in.
+    pub(super) sessions: Sessions,
     /// What was answered to those who may ask again.
     pub(super) replays: Replays,
 }
@@ -85,7 +90,8 @@ impl Api {
         url: Option<String>,
     ) -> Self {
         let (index, throttle, replays) = (Arc::default(), Throttle::default(), Replays::default());
-        Self { store, locksmith, replica, index, applied, metrics, url, throttle, replays }
+        let (sign_ins, sessions) = (SignIns::default(), Sessions::default());
+        Self { store, locksmith, replica, index, applied, metrics, url, throttle, sign_ins, sessions, replays }
     }
 
     /// Keeps what it answers from up with the store, for ever.
@@ -123,19 +129,20 @@ impl Api {
         };
         // Keys are judged before lists are there, a moment after the start.
         let _ = tokio::time::timeout(PATIENCE, self.index.loaded()).await;
-        let caller = authenticate(ask, operation, &self.locksmith, &self.replica, &self.index)
-            .map_err(|denied| self.denied(&denied, ask.peer))?;
+        let now = SystemTime::now().into();
+        if operation.action == Action::SignIn {
+            let body = read(ask).await?;
+            return me::sign_in(self, ask, &body, now).await;
+        }
+        let caller = match self.signed_in(ask, now)? {
+            Some(caller) => caller,
+            None => authenticate(ask, operation, &self.locksmith, &self.replica, &self.index)
+                .map_err(|denied| self.denied(&denied, ask.peer))?,
+        };
         if !caller.authority.may_somewhere(operation.permission) {
             return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
         }
-        let body = ask.read(LONGEST_BODY).await.map_err(|unread| match unread {
-            Unread::TooLong => {
-                let why = format!("send {LONGEST_BODY} bytes at most");
-                Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
-            }
-            Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
-        })?;
-        let now = SystemTime::now().into();
+        let body = read(ask).await?;
         let (headers, peer) = (&ask.headers, ask.peer);
         let (query, path) = (ask.query.clone(), ask.path.clone());
         let request = Request { api: self, operation, caller, id, headers, peer, now, query, path, body };
@@ -208,6 +215,13 @@ impl Request<'_> {
             Action::CreateBinding => people::create_binding(self).await,
             Action::GetBinding => people::get_binding(self),
             Action::DeleteBinding => people::delete_binding(self).await,
+            // Whoever signs in has not signed in yet.
+            Action::SignIn => Err(Trouble::not_found("session")),
+            Action::SignOut => me::sign_out(self),
+            Action::GetMe => me::get(self),
+            Action::UpdateMe => me::update(self).await,
+            Action::LookUpOwnKey => me::look_up(self).await,
+            Action::RegenerateOwnKey => me::regenerate(self).await,
         }
     }
 
@@ -275,6 +289,17 @@ impl Request<'_> {
         crate::auth::query::append(&mut query, "cursor", last);
         format!("{base}{}?{query}", self.path)
     }
+}
+
+/// What is sent along.
+async fn read(ask: &mut Ask) -> Result<Bytes, Trouble> {
+    ask.read(LONGEST_BODY).await.map_err(|unread| match unread {
+        Unread::TooLong => {
+            let why = format!("send {LONGEST_BODY} bytes at most");
+            Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
+        }
+        Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
+    })
 }
 
 /// How many, and from where on (V12, V13).

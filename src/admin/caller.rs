@@ -3,6 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use http::Method;
 use http::header::HeaderName;
 
 use super::index::Index;
@@ -23,9 +24,9 @@ use crate::store::record::Subject;
 pub(super) struct Caller {
     /// As the audit names them.
     pub(super) actor: String,
-    /// The id of the key that was presented.
-    pub(super) key: Box<str>,
-    /// Where that key acts; everywhere if absent.
+    /// Who they are.
+    pub(super) subject: Subject,
+    /// Where they act; everywhere if absent.
     pub(super) scope: Option<Scope>,
     /// What they may do.
     pub(super) authority: Authority,
@@ -41,7 +42,8 @@ fn rule(operation: &Operation) -> Rule {
         header: Some(HeaderName::from_static("x-api-key")),
         query: None,
     };
-    let looks = Permissions::ALL.looking().has(operation.permission);
+    // What everybody may is as harmless as what it does.
+    let looks = Permissions::ALL.looking().has(operation.permission) || *operation.method == Method::GET;
     let class = if looks { Class::Read } else { Class::Write };
     Rule { requirement: Requirement::Key, class: ClassRule::Always(class), environment: None, forms }
 }
@@ -71,8 +73,9 @@ pub(super) fn authenticate(
     if scope.is_none() && grant.scope != ScopeIndex::EVERYWHERE {
         return Err(Denial::SuspendedScope.into());
     }
-    let authority = authority_of(&Subject::Key(key.clone()), index, now);
-    Ok(Caller { actor: format!("key:{key}"), key, scope, authority })
+    let subject = Subject::Key(key);
+    let authority = authority_of(&subject, index, now);
+    Ok(Caller { actor: subject.to_string(), subject, scope, authority })
 }
 
 /// All that somebody's roles would give, whether or not they may use it now: who may change them must have it too, or could

@@ -4,7 +4,8 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::operation::{OPERATIONS, Operation};
+use super::operation::{Action, OPERATIONS, Operation};
+use crate::auth::authority::Permission;
 
 /// Where the document is.
 pub const PATH: &str = "/v2/openapi.json";
@@ -30,10 +31,16 @@ pub fn document(url: Option<&str>) -> String {
         },
         "servers": [{ "url": url.unwrap_or("/") }],
         "tags": TAGS.map(|(name, description)| json!({ "name": name, "description": description })),
-        "security": [{ "bearer": [] }],
+        "security": [{ "bearer": [] }, { "cookie": [] }],
         "paths": paths,
         "components": {
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "description": "An API key that has a role." } },
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "description": "An API key that has a role." },
+                "cookie": {
+                    "type": "apiKey", "in": "cookie", "name": if url.is_some_and(|url| url.starts_with("https:")) { "__Host-keyward" } else { "keyward" },
+                    "description": "Somebody who has signed in. What changes anything needs Sec-Fetch-Site, Origin or X-Keyward-Request.",
+                },
+            },
             "schemas": schemas,
             "responses": { "Failure": failure() },
         },
@@ -41,12 +48,14 @@ pub fn document(url: Option<&str>) -> String {
     document.to_string()
 }
 
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 7] = [
     ("keys", "What customers present, and who made it."),
     ("scopes", "The tree that keys act in."),
     ("users", "People, whose keys work while they may use the API."),
     ("roles", "What permissions come together."),
     ("bindings", "Who has which role, and where."),
+    ("session", "Signing in and out."),
+    ("me", "The own account."),
 ];
 
 fn path_item(path: &str) -> Value {
@@ -60,7 +69,10 @@ fn path_item(path: &str) -> Value {
 fn described(operation: &Operation) -> Value {
     let tag = operation.path.split('/').nth(2).unwrap_or_default();
     let permission = operation.permission.label();
-    let description = format!("{}. The caller needs a role with {permission}.", operation.summary);
+    let description = match operation.permission {
+        Permission::Own => format!("{}. Everybody may.", operation.summary),
+        _ => format!("{}. The caller needs a role with {permission}.", operation.summary),
+    };
     let mut described = json!({
         "operationId": operation.id,
         "tags": [tag],
@@ -70,6 +82,9 @@ fn described(operation: &Operation) -> Value {
         "parameters": parameters(operation),
         "responses": responses(operation),
     });
+    if operation.action == Action::SignIn {
+        described["security"] = json!([]);
+    }
     if let Some(input) = operation.input {
         let schema = json!({ "$ref": format!("#/components/schemas/{input}") });
         // A rotation without anything said lets the values before go on.

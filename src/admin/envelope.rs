@@ -1,7 +1,7 @@
 //! What every answer of the API looks like: `success`, `result`, `links` and `errors`, always all four (V6).
 
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,12 +23,14 @@ pub(super) struct Answer {
     pub(super) etag: Option<u64>,
     /// The revision that was made.
     pub(super) revision: Option<u64>,
+    /// What the browser shall keep.
+    pub(super) cookie: Option<String>,
 }
 
 impl Answer {
     /// One thing, or nothing.
     pub(super) fn of(result: &impl Serialize) -> Result<Self, Trouble> {
-        Ok(Self { result: to_text(result)?, links: None, etag: None, revision: None })
+        Ok(Self { result: to_text(result)?, links: None, etag: None, revision: None, cookie: None })
     }
 
     /// A list, and where it goes on.
@@ -46,6 +48,11 @@ impl Answer {
         Self { revision: Some(revision), ..self }
     }
 
+    /// The same, with something for the browser to keep.
+    pub(super) fn with_cookie(self, cookie: String) -> Self {
+        Self { cookie: Some(cookie), ..self }
+    }
+
     /// As it is sent.
     pub(super) fn page(self) -> Page {
         let links = match self.links {
@@ -57,6 +64,9 @@ impl Answer {
         let mut page = Page::new(StatusCode::OK, JSON, body);
         if let Some(revision) = self.etag {
             insert(&mut page.headers, ETAG, &format!("\"{revision}\""));
+        }
+        if let Some(cookie) = self.cookie {
+            insert(&mut page.headers, SET_COOKIE, &cookie);
         }
         if let Some(revision) = self.revision {
             insert(&mut page.headers, REVISION.clone(), &revision.to_string());

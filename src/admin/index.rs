@@ -157,6 +157,14 @@ impl Index {
         }
     }
 
+    /// One user.
+    pub(super) fn stored_user(&self, id: &str) -> Option<Stored<UserBody>> {
+        match self.body(&RecordId::new(Kind::User, id))? {
+            (revision, Body::User(body)) => Some(Stored { id: id.into(), revision, body }),
+            _ => None,
+        }
+    }
+
     /// One record, if it can be read.
     pub(super) fn body(&self, id: &RecordId) -> Option<(u64, Body)> {
         let (revision, json) =
@@ -228,10 +236,7 @@ impl Index {
 /// Authority is read from here.
 impl View for Index {
     fn user(&self, id: &str) -> Option<UserBody> {
-        match self.body(&RecordId::new(Kind::User, id))? {
-            (_, Body::User(body)) => Some(body),
-            _ => None,
-        }
+        self.stored_user(id).map(|user| user.body)
     }
 
     fn key(&self, id: &str) -> Option<KeyBody> {

@@ -252,7 +252,8 @@ fn patch(attributes: &mut Attributes, now: Timestamp) -> Patch {
 fn locks_out(request: &Request<'_>, patch: &Patch) -> bool {
     let Some(ips) = patch.ips.as_ref().filter(|ips| !ips.is_empty()) else { return false };
     let networks = Networks::parse(ips.iter().map(|net| net.0.as_str()));
-    *request.caller.key == *request.id && networks.is_ok_and(|networks| !networks.contains(request.peer))
+    request.caller.subject == Subject::Key(request.id.as_str().into())
+        && networks.is_ok_and(|networks| !networks.contains(request.peer))
 }
 
 /// Deletes a key: it is revoked, which is final, and is seen no more (V23, V34). Its record stays, for the audit, and so that

@@ -60,6 +60,18 @@ pub enum Action {
     GetBinding,
     /// The end of a binding.
     DeleteBinding,
+    /// Signs in.
+    SignIn,
+    /// Signs out.
+    SignOut,
+    /// Who asks.
+    GetMe,
+    /// A change of the own account.
+    UpdateMe,
+    /// The value of the own key.
+    LookUpOwnKey,
+    /// A new value for the own key.
+    RegenerateOwnKey,
 }
 
 /// One operation.
@@ -101,7 +113,7 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 26] = [
+pub static OPERATIONS: [Operation; 32] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
@@ -310,6 +322,47 @@ pub static OPERATIONS: [Operation; 26] = [
         (None, "Nothing"),
         &[],
     ),
+    operation(
+        Action::SignIn,
+        (&POST, "/v2/session"),
+        Permission::Own,
+        ("signIn", "Sign in with e-mail address and password, or with a one-time link"),
+        (Some("SignIn"), "Me"),
+        &[],
+    ),
+    operation(
+        Action::SignOut,
+        (&DELETE, "/v2/session"),
+        Permission::Own,
+        ("signOut", "Sign out"),
+        (None, "Nothing"),
+        &[],
+    ),
+    operation(Action::GetMe, (&GET, "/v2/me"), Permission::Own, ("getMe", "Get the own account"), (None, "Me"), &[]),
+    operation(
+        Action::UpdateMe,
+        (&PATCH, "/v2/me"),
+        Permission::Own,
+        ("updateMe", "Change the own name or password"),
+        (Some("MePatch"), "Me"),
+        &[],
+    ),
+    operation(
+        Action::LookUpOwnKey,
+        (&POST, "/v2/me/key/value"),
+        Permission::Own,
+        ("lookUpOwnKey", "Look up the value of the own key; each time is in the audit"),
+        (None, "OwnValue"),
+        &[],
+    ),
+    operation(
+        Action::RegenerateOwnKey,
+        (&POST, "/v2/me/key"),
+        Permission::Own,
+        ("regenerateOwnKey", "Propose a new value for the own key, or confirm one that was proposed"),
+        (Some("Proposal"), "Proposal"),
+        &[],
+    ),
 ];
 
 /// What a method and a path come to.
@@ -407,7 +460,7 @@ mod tests {
     /// What looks needs a permission to look, and what changes something one to change it (C17).
     #[test]
     fn observers_reach_nothing_that_changes_anything() {
-        for operation in &OPERATIONS {
+        for operation in OPERATIONS.iter().filter(|operation| operation.permission != Permission::Own) {
             let looks = operation.permission.label().ends_with(":read");
             assert_eq!(looks, *operation.method == Method::GET || operation.action == Action::IdentifyKey);
         }

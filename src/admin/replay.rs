@@ -111,7 +111,13 @@ impl Replays {
             }
             Some(Entry { answer: Some(kept), .. }) => {
                 let (etag, revision) = (kept.etag, kept.revision);
-                Ok(Remembered::Answer(Answer { result: kept.result.to_string(), links: None, etag, revision }))
+                Ok(Remembered::Answer(Answer {
+                    result: kept.result.to_string(),
+                    links: None,
+                    etag,
+                    revision,
+                    cookie: None,
+                }))
             }
             None => {
                 if entries.len() >= MOST

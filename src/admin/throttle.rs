@@ -2,9 +2,11 @@
 //! never kept out: the limit is for load, since a key cannot be guessed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use sha2::{Digest, Sha256};
 
 use crate::auth::limit::{Exhausted, Limit};
 
@@ -15,30 +17,68 @@ const SOURCES: usize = 4_096;
 pub(super) struct Throttle {
     origin: Instant,
     limit: Option<Limit>,
-    sources: Mutex<HashMap<IpAddr, u64>>,
+    sources: Mutex<HashMap<u128, u64>>,
 }
+
+/// What an address of IPv6 cannot be: stands for all sources that are not told apart.
+const OTHERS: u128 = 0;
 
 impl Default for Throttle {
     fn default() -> Self {
         // Twenty at once, then one every three seconds.
-        Self { origin: Instant::now(), limit: Limit::new(20, 60).ok(), sources: Mutex::default() }
+        Self::of(20)
+    }
+}
+
+/// Attempts to sign in, of which each costs memory and time: by address, and by whom they are meant to be.
+pub(super) struct SignIns {
+    peers: Throttle,
+    users: Throttle,
+}
+
+impl Default for SignIns {
+    fn default() -> Self {
+        Self { peers: Throttle::of(20), users: Throttle::of(10) }
+    }
+}
+
+impl SignIns {
+    /// Somebody tries. Whoever succeeds counts too: it is known only afterwards.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub(super) fn attempt(&self, peer: IpAddr, email: Option<&str>) -> Result<(), Exhausted> {
+        self.peers.failed(peer)?;
+        let named = |email: &str| {
+            let hash: [u8; 32] = Sha256::digest(email.trim().to_lowercase()).into();
+            self.users.take(u128::from_be_bytes(*hash.first_chunk().unwrap_or(&[1; 16])))
+        };
+        email.map_or(Ok(()), named)
     }
 }
 
 impl Throttle {
+    /// So often a minute.
+    fn of(times: u32) -> Self {
+        Self { origin: Instant::now(), limit: Limit::new(times, 60).ok(), sources: Mutex::default() }
+    }
+
     /// A source has failed.
     ///
     /// # Errors
     /// When it has done so too often.
     pub(super) fn failed(&self, peer: IpAddr) -> Result<(), Exhausted> {
+        self.take(network(peer))
+    }
+
+    fn take(&self, mut source: u128) -> Result<(), Exhausted> {
         let Some(limit) = self.limit else { return Ok(()) };
         let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut source = network(peer);
         if !sources.contains_key(&source) && sources.len() >= SOURCES {
             sources.retain(|_, full_at| *full_at > now);
             if sources.len() >= SOURCES {
-                source = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+                source = OTHERS;
             }
         }
         let full_at = sources.entry(source).or_default();
@@ -48,10 +88,10 @@ impl Throttle {
 }
 
 /// Whoever has one address of IPv6 has all of its /64.
-fn network(peer: IpAddr) -> IpAddr {
+fn network(peer: IpAddr) -> u128 {
     match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits() & (u128::MAX << 64),
     }
 }
 
@@ -67,6 +107,14 @@ mod tests {
         let exhausted = throttle.failed(peer("2001:db8::ffff")).unwrap_err();
         assert!((1..=3).contains(&exhausted.retry_after), "{exhausted:?}");
         assert!(throttle.failed(peer("2001:db8:0:1::1")).is_ok() && throttle.failed(peer("10.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn whoever_shall_be_guessed_is_tried_so_often_wherever_it_comes_from() {
+        let sign_ins = SignIns::default();
+        let attempt = |n: u32, email| sign_ins.attempt(IpAddr::V4(n.into()), Some(email));
+        assert!((0..10).all(|n| attempt(n, "ann@example.com").is_ok()));
+        assert!(attempt(10, " Ann@example.com").is_err() && attempt(10, "bea@example.com").is_ok());
     }
 
     #[test]

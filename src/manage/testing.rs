@@ -60,6 +60,7 @@ pub(crate) fn user_body(email: &str) -> UserBody {
         scope: None,
         state: UserState::Active,
         api_access: false,
+        password_time: None,
         created_by: None,
         created_time: noon(),
         updated_by: None,

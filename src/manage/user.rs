@@ -118,6 +118,7 @@ impl<S: Store> Session<S> {
             scope: new.scope,
             state: UserState::Active,
             api_access: new.api_access,
+            password_time: new.password.as_ref().map(|_| self.now),
             created_by: by.clone(),
             created_time: self.now,
             updated_by: by,
@@ -226,7 +227,9 @@ impl<S: Store> Session<S> {
     pub async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure> {
         let user = self.user(id).await?;
         // With the user, so that it fails if they are deleted at the same time.
-        let touched = UserBody { updated_by: Some(self.who().to_owned()), updated_time: self.now, ..user.body };
+        let by = Some(self.who().to_owned());
+        let password_time = Some(self.now);
+        let touched = UserBody { password_time, updated_by: by, updated_time: self.now, ..user.body };
         let (record_id, expect) = (RecordId::new(Kind::User, id), Expect::At(user.revision));
         let touch = Change { id: record_id, expect, body: Some(to_json(&touched)) };
         let changes = vec![touch, self.new_password(id, password).await?];

@@ -55,7 +55,7 @@ pub(crate) struct CreateArgs {
     /// Who it is handed to, where the upstream wants to know users
     #[arg(long)]
     user: Option<UserName>,
-    /// What it may manage by the API, within its scope: admin (all), observer (look), member (nothing), or a role of
+    /// What it may manage by the API, within its scope: admin (all), observer (look), member (see keys), or a role of
     /// your own; nothing if not given
     #[arg(long)]
     role: Option<RoleName>,

@@ -25,6 +25,9 @@ pub struct UserBody {
     pub state: UserState,
     /// Whether keys of theirs work; only an admin says so (B4, B5).
     pub api_access: bool,
+    /// When a password was set last: who signed in before is signed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_time: Option<Timestamp>,
     /// Who made it, if known.
     pub created_by: Option<String>,
     /// When it was made.

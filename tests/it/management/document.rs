@@ -68,7 +68,13 @@ fn c2_c16_to_c24_every_operation_is_for_those_who_may_and_for_nobody_else() {
     let keys = identities.map(|(_, options, _)| site.create_key(options));
     let keyward = site.serve();
     for operation in &OPERATIONS {
+        if operation.id == "signIn" {
+            continue; // is how somebody comes to be known
+        }
         assert_eq!(refusal(&ask(&keyward, operation, None)), (401, vec!["missing_credential".to_owned()]));
+        if operation.permission.label() == "self" {
+            continue; // everybody's own account, of which keys have none
+        }
         for ((who, _, may), key) in identities.iter().zip(&keys) {
             let response = ask(&keyward, operation, Some(&key.bearer()));
             let (status, codes) = (response.status, response.json()["errors"].clone());

@@ -1,0 +1,216 @@
+//! `/v2/session` and `/v2/me`: signing in and out, and what everybody may see and change of their own account (C23).
+
+use std::time::Instant;
+
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::api::{Api, Request};
+use super::caller::Caller;
+use super::envelope::{Answer, Trouble};
+use super::input::{Attributes, parsed, text};
+use super::sessions::{self, Token};
+use crate::auth::grant::Timestamp;
+use crate::control::Ask;
+use crate::manage::authority::{View, authority_of};
+use crate::manage::password::Password;
+use crate::manage::user::UserPatch;
+use crate::manage::values::PersonName;
+use crate::manage::{Failure, Session, Stored};
+use crate::store::record::{Subject, UserBody, UserState};
+
+/// Nobody learns which half was wrong, or whether there is such a user.
+const WRONG: &str = "the e-mail address or the password is wrong, or the account may not be used";
+
+/// Signs in by e-mail address and password, or by a one-time link.
+pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Timestamp) -> Result<Answer, Trouble> {
+    let mut attributes = Attributes::read(&ask.headers, body)?;
+    let string = |value: &Value| text(value).map(str::to_owned);
+    let ticket = attributes.optional("ticket", string);
+    let (email, password) = match ticket {
+        Some(_) => (None, None),
+        None => (attributes.required("email", string), attributes.required("password", typed)),
+    };
+    attributes.finish()?;
+    api.sign_ins.attempt(ask.peer, email.as_deref()).map_err(|exhausted| {
+        let why = "too many attempts to sign in; wait a moment";
+        Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
+    })?;
+    let (store, locksmith) = (api.store.clone(), api.locksmith.clone());
+    let session = Session { store, locksmith, actor: "anonymous".to_owned(), now };
+    let wrong = || Trouble::new(StatusCode::UNAUTHORIZED, "invalid_credential", WRONG);
+    let user = match (ticket, email, password) {
+        (Some(ticket), ..) => match session.redeem_link(&ticket).await {
+            Ok(user) => user,
+            Err(Failure::BadTicket(_)) => return Err(wrong()),
+            Err(failure) => return Err(failure.into()),
+        },
+        (None, Some(email), Some(password)) => session.sign_in(&email, password).await?.ok_or_else(wrong)?,
+        _ => return Err(wrong()),
+    };
+    // Whoever was signed in on this browser before is not any more.
+    if let Some(old) = sessions::presented(&ask.headers, api.is_https()) {
+        api.sessions.end(&old);
+    }
+    let answer = Answer::of(&view(&user.id, &user.body))?;
+    Ok(answer.with_cookie(api.begin(&user.id, now)?))
+}
+
+impl Api {
+    /// Whether clients come by https, as far as the config says.
+    pub(super) fn is_https(&self) -> bool {
+        self.url.as_deref().is_some_and(|url| url.starts_with("https://"))
+    }
+
+    /// A new cookie for a user.
+    fn begin(&self, user: &str, now: Timestamp) -> Result<String, Trouble> {
+        let token = self.sessions.begin(user, now, Instant::now()).map_err(Failure::Random)?;
+        Ok(sessions::cookie(Some(&token), self.is_https()))
+    }
+
+    /// Who has signed in on this browser, if nobody has used a key beside.
+    ///
+    /// # Errors
+    /// When they may not go on, or another site's page may have asked.
+    pub(super) fn signed_in(&self, ask: &Ask, now: Timestamp) -> Result<Option<Caller>, Trouble> {
+        let Some(token) = token(&ask.headers, self.is_https()) else { return Ok(None) };
+        let gone = || {
+            let why = "you are signed out; sign in again";
+            Trouble::new(StatusCode::UNAUTHORIZED, "signed_out", why)
+        };
+        let (user, since) = self.sessions.find(&token, Instant::now()).ok_or_else(gone)?;
+        let body = self.index.user(&user).filter(|body| body.state == UserState::Active).ok_or_else(gone)?;
+        if body.password_time.is_some_and(|set| set > since) {
+            self.sessions.end(&token);
+            return Err(gone());
+        }
+        if ask.method != Method::GET
+            && ask.method != Method::HEAD
+            && sessions::may_be_forged(&ask.headers, self.url.as_deref())
+        {
+            let why = "this may come from another site's page; send the header X-Keyward-Request: 1";
+            return Err(Trouble::forbidden(why));
+        }
+        let subject = Subject::User(user);
+        let authority = authority_of(&subject, &*self.index, now);
+        Ok(Some(Caller { actor: subject.to_string(), subject, scope: body.scope, authority }))
+    }
+}
+
+/// A key goes before a cookie: browsers send the one along by themselves, and never the other.
+fn token(headers: &HeaderMap, https: bool) -> Option<Token> {
+    let has_key = headers.contains_key(http::header::AUTHORIZATION) || headers.contains_key("x-api-key");
+    if has_key { None } else { sessions::presented(headers, https) }
+}
+
+/// Signs out.
+pub(super) fn sign_out(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let https = request.api.is_https();
+    if let Some(token) = token(request.headers, https) {
+        request.api.sessions.end(&token);
+    }
+    Ok(Answer::of(&json!({}))?.with_cookie(sessions::cookie(None, https)))
+}
+
+/// Who asks, and what they may do.
+pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    match &request.caller.subject {
+        Subject::User(_) => {
+            let user = own(request)?;
+            Ok(Answer::of(&view(&user.id, &user.body))?.with_etag(user.revision))
+        }
+        Subject::Key(id) => Answer::of(&json!({ "key": id, "scope": request.caller.scope })),
+    }
+}
+
+/// Changes the own name or password. Whoever changes the password signs in anew, here with the same step.
+pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    if attributes.is_empty() {
+        let why = "send one attribute at least, such as {\"name\":\"New name\"}";
+        return Err(Trouble::new(StatusCode::BAD_REQUEST, "nothing_to_change", why));
+    }
+    let name = attributes.nullable("name", parsed::<PersonName>);
+    let password = attributes.optional("password", parsed::<Password>);
+    let current = if password.is_some() { attributes.required("current_password", typed) } else { None };
+    attributes.finish()?;
+    let user = own(request)?;
+    let session = request.session();
+    let mut cookie = None;
+    if let (Some(password), Some(current)) = (password, current) {
+        request.api.sign_ins.attempt(request.peer, Some(&user.body.email)).map_err(|exhausted| {
+            let why = "too many attempts; wait a moment";
+            Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
+        })?;
+        if session.sign_in(&user.body.email, current).await?.is_none() {
+            return Err(Trouble::forbidden("the current password is wrong"));
+        }
+        session.set_password(&user.id, password).await?;
+        cookie = Some(request.api.begin(&user.id, request.now)?);
+    }
+    let changed = session.update_user(&user.id, &UserPatch { name, ..UserPatch::default() }).await?;
+    request.in_force(changed.user.revision).await;
+    let answer = Answer::of(&view(&changed.user.id, &changed.user.body))?.after_change(changed.user.revision);
+    Ok(match cookie {
+        Some(cookie) => answer.with_cookie(cookie),
+        None => answer,
+    })
+}
+
+/// The value of the own key, which may be looked up again (B9); each time is in the audit.
+pub(super) async fn look_up(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let user = with_access(request)?;
+    let value = request.session().look_up_value(&user.id).await?;
+    Answer::of(&json!({ "id": user.id, "value": value.as_str() }))
+}
+
+/// A new value for the own key: proposed, and in force once it is sent back as it is (B12, B13).
+pub(super) async fn regenerate(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let user = with_access(request)?;
+    let mut attributes = request.attributes()?;
+    let string = |value: &Value| text(value).map(str::to_owned);
+    let value = attributes.optional("value", string);
+    let confirmation = attributes.optional("confirmation", string);
+    attributes.finish()?;
+    let session = request.session();
+    let (Some(value), Some(confirmation)) = (value, confirmation) else {
+        let proposal = session.propose_value(&user.id).await?;
+        let (value, confirmation) = (proposal.secret.reveal(), &proposal.confirmation);
+        let expires_at = proposal.expires_at;
+        return Answer::of(&json!({ "value": value, "confirmation": confirmation, "expires_at": expires_at }));
+    };
+    let key = session.confirm_value(&user.id, &value, &confirmation).await?;
+    request.in_force(key.revision).await;
+    Ok(Answer::of(&json!({ "id": key.id }))?.after_change(key.revision))
+}
+
+/// The account of who asks.
+fn own(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
+    let Subject::User(id) = &request.caller.subject else {
+        return Err(Trouble::forbidden("a key has no account; sign in"));
+    };
+    request.api.index.stored_user(id).ok_or_else(|| Trouble::not_found("user"))
+}
+
+/// Those who may use the API see what there is for it (B8).
+fn with_access(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
+    let user = own(request)?;
+    if user.body.api_access { Ok(user) } else { Err(Trouble::forbidden("you may not use the API; ask an admin")) }
+}
+
+fn typed(value: &Value) -> Result<Password, String> {
+    text(value).map(Password::typed)
+}
+
+fn view(id: &str, user: &UserBody) -> Value {
+    let UserBody { email, name, scope, api_access, created_time, updated_time, .. } = user;
+    json!({
+        "id": id, "email": email, "name": name, "scope": scope, "api_access": api_access,
+        "created_time": created_time, "updated_time": updated_time,
+    })
+}
