@@ -4,6 +4,7 @@ mod document;
 mod keys;
 mod people;
 mod seed;
+mod sign_in;
 
 use serde_json::{Value, json};
 

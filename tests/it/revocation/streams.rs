@@ -182,11 +182,18 @@ fn all_that_a_key_has_begun_ends_with_it() {
 fn every_way_in_which_a_key_ceases_to_be_good_ends_them() {
     let (_upstream, keyward) = serve("");
     let scoped = working_key(&keyward, &["--scope", "organization:acme/project:p1"]);
-    let [disabled, rotated, other] = [(); 3].map(|()| working_key(&keyward, &[]));
+    let [disabled, rotated, other, above] = [(); 4].map(|()| working_key(&keyward, &[]));
+    let below = working_key(&keyward, &["--parent", &above.id]);
+    let user = keyward.site.json(&["user", "create", "--email", "ann@example.com", "--api-access"]);
+    let text = |field: &str| user[field].as_str().unwrap().to_owned();
+    let owned = Key { id: text("id"), value: text("value") };
+    until("the key of the user works", || keyward.with_key(&owned, "GET", "/short").status == 200);
     for (key, words, reason) in [
         (&disabled, &["key", "disable", &disabled.id][..], "disabled_credential"),
         (&rotated, &["key", "rotate", &rotated.id, "--retire-others-after", "now"], "expired_credential"),
         (&scoped, &["scope", "suspend", "organization:acme"], "suspended_scope"),
+        (&below, &["key", "revoke", &above.id], "dead_parent"),
+        (&owned, &["user", "update", "ann@example.com", "--no-api-access"], "no_api_access"),
     ] {
         let (stream, tunnel) = (Stream::begin(&keyward, key, "/silence"), Stream::begin(&keyward, key, "/chat"));
         let mut unharmed = Stream::begin(&keyward, &other, "/silence");
