@@ -131,6 +131,7 @@ impl<S: Store> Sync<S> {
         let (began, before) = (Instant::now(), self.revision);
         let mut takes_away = false;
         let mut pull = self.store.pull(self.revision).await?;
+        let keys = self.writer.counts().keys;
         let pulled = if pull.full {
             let mut draft = self.writer.draft();
             while let Some(batch) = pull.records.next().await? {
@@ -151,7 +152,8 @@ impl<S: Store> Sync<S> {
         };
         if pull.full && self.revision.is_some() {
             self.metrics.sync.resyncs.inc();
-            tracing::info!(was = ?self.revision, is = %pull.revision, "the store was read anew: it does not know the revision that was followed");
+            let (was, is, keys_now) = (self.revision, pull.revision, self.writer.counts().keys);
+            tracing::warn!(?was, %is, keys, keys_now, "the store does not know the revision that was followed: it is another one, or an older backup, and was read anew");
         }
         self.revision = Some(pull.revision);
         self.writer.prove(began);

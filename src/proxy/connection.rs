@@ -10,8 +10,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::field::display;
 
-use super::establish::Arrival;
+use super::establish::{Arrival, refuse};
 use super::head_guard::{HeadGuard, Heads};
 use super::parting::Parting;
 use super::watch::{Doing, Signal, Watch, WatchedSocket, drive, drive_from};
@@ -28,6 +29,7 @@ where
 {
     let Arrival { current, link } = arrival;
     let (heads, watch) = (Arc::<Heads>::default(), link.watch.clone());
+    let (worker, peer) = (link.worker.clone(), link.peer);
     // Whatever came before, the first head has its own time from here.
     watch.enter(Doing::Head);
     let session = Session::new(current, link, Some(heads.clone()));
@@ -43,8 +45,12 @@ where
     let service = service_fn(move |request| handle(renewing.session(), None, request));
     let socket = WatchedSocket::new(stream, watch.clone(), Some(HeadGuard::new(heads)));
     let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
-    drive(&watch, connection, http1::UpgradeableConnection::graceful_shutdown).await;
+    let ended = drive(&watch, connection, http1::UpgradeableConnection::graceful_shutdown).await;
     count_early_end(&watch, &metrics);
+    // hyper has answered with a bare 400 or 431; without this nobody would know.
+    if let Some(error) = ended.and_then(Result::err).filter(hyper::Error::is_parse) {
+        refuse(&worker, &metrics, peer, Refused::Malformed, Some(display(error)));
+    }
 }
 
 /// A client that says too little, too late, counts among those that never made a connection.
@@ -144,7 +150,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
         tokio::spawn(async move {
             let _panics = panics;
             match watch {
-                Some(watch) => drive(&watch, task, |_| ()).await,
+                Some(watch) => drop(drive(&watch, task, |_| ()).await),
                 None => drop(task.await),
             }
         });

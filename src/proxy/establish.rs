@@ -15,7 +15,7 @@ use super::proxy_protocol::{Preamble, parse};
 use super::read_ahead::ReadAhead;
 use super::watch::{Doing, Watch, attempt};
 use super::worker::{Current, OpenConnection, Worker};
-use crate::telemetry::metrics::Refused;
+use crate::telemetry::metrics::{Metrics, Refused};
 use crate::tls;
 
 /// A connection that carries no request yet.
@@ -222,13 +222,22 @@ impl Arrival {
             Ending::Refused(why) => (why, None),
             Ending::NoTls(error) => (Refused::Tls, Some(display(error))),
         };
-        self.current.shared.metrics.proxy.refused(why);
-        let (peer, reason) = (self.link.peer, why.label());
-        match self.link.worker.live.said.turn(Instant::now()) {
-            Some(unsaid) => {
-                tracing::info!(%peer, reason, error, unsaid, "a connection was closed before its first request");
-            }
-            None => tracing::debug!(%peer, reason, error, "a connection was closed before its first request"),
-        }
+        refuse(&self.link.worker, &self.current.shared.metrics, self.link.peer, why, error);
+    }
+}
+
+/// Counts a connection that is closed for what came on it, and says so once in a while: anybody can cause such lines.
+pub(super) fn refuse(
+    worker: &Worker,
+    metrics: &Metrics,
+    peer: IpAddr,
+    why: Refused,
+    error: Option<impl tracing::Value>,
+) {
+    metrics.proxy.refused(why);
+    let reason = why.label();
+    match worker.live.said[why as usize].turn(Instant::now()) {
+        Some(unsaid) => tracing::info!(%peer, reason, error, unsaid, "a connection was refused"),
+        None => tracing::debug!(%peer, reason, error, "a connection was refused"),
     }
 }

@@ -15,6 +15,7 @@ use super::peers::Peers;
 use super::seldom::Seldom;
 use super::{Config, Shared, Surroundings};
 use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::metrics::Refused;
 
 /// What the workers serve by, and how it is replaced.
 pub struct Live {
@@ -24,8 +25,8 @@ pub struct Live {
     pub(super) peers: Arc<Peers>,
     /// How many connections may be told at a time that there is no room.
     pub(super) refusals: Semaphore,
-    /// Whether it may be said now that a connection was refused.
-    pub(super) said: Seldom,
+    /// Whether it may be said now that a connection was refused, by why.
+    pub(super) said: [Seldom; Refused::COUNT],
 }
 
 impl Live {
@@ -34,7 +35,7 @@ impl Live {
         let shared = Shared::new(config, 0, replica, metrics, access)?;
         shared.tell_expiry();
         let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
-        let said = Seldom::default();
+        let said = <[Seldom; Refused::COUNT]>::default();
         Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals, said })
     }
 

@@ -5,6 +5,7 @@
 
 mod multiplexed;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -66,6 +67,16 @@ impl Target {
     }
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Https { authority, .. } => write!(f, "https://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// What is spoken with the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -87,6 +98,8 @@ pub(super) struct Upstream {
     retired: AtomicBool,
     /// Those of HTTP/2, which requests share.
     channels: Channels,
+    /// Whether the last connection could be made, or nothing was tried yet.
+    reached: AtomicBool,
     /// Whether TLS has worked, or nothing was said yet.
     secured: AtomicBool,
     /// Whether the last new connection brought an answer, or nothing was said yet.
@@ -268,6 +281,7 @@ impl Upstream {
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
             channels: Channels::default(),
+            reached: AtomicBool::new(true),
             secured: AtomicBool::new(true),
             understood: AtomicBool::new(true),
         }
@@ -348,12 +362,27 @@ impl Upstream {
 
     async fn connect(&self) -> Result<Opened, Failure> {
         match tokio::time::timeout(self.limits.connect_timeout, self.open()).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                self.reached.store(true, Relaxed);
+                Ok(connection)
+            }
             Ok(Err(error)) => {
-                tracing::debug!(%error, upstream = self.target.authority(), "the upstream cannot be reached");
+                self.say_unreachable(&error);
                 Err(Failure::Unreachable)
             }
-            Err(_) => Err(Failure::Timeout),
+            Err(elapsed) => {
+                self.say_unreachable(&elapsed);
+                Err(Failure::Timeout)
+            }
+        }
+    }
+
+    /// Says aloud that there is no connection to be had: once, until there is one again.
+    fn say_unreachable(&self, error: &dyn fmt::Display) {
+        let upstream = self.target.to_string();
+        match self.reached.swap(false, Relaxed) {
+            true => tracing::warn!(%error, upstream, "the upstream cannot be reached"),
+            false => tracing::debug!(%error, upstream, "the upstream still cannot be reached"),
         }
     }
 

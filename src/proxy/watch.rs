@@ -401,28 +401,33 @@ impl Sweeper {
     }
 }
 
-/// Drives a connection until it ends or is told to close. `finish` is called once when it is asked to finish.
-pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl Fn(Pin<&mut C>)) {
-    drive_from(Signal::Finish, watch, connection, finish).await;
+/// Drives a connection until it ends, and says how, or is told to close. `finish` is called once when it is asked to finish.
+pub(super) async fn drive<C: Future>(watch: &Watch, connection: C, finish: impl Fn(Pin<&mut C>)) -> Option<C::Output> {
+    drive_from(Signal::Finish, watch, connection, finish).await
 }
 
 /// The same; it is asked to finish already by this signal.
-pub(super) async fn drive_from<C: Future>(first: Signal, watch: &Watch, connection: C, finish: impl Fn(Pin<&mut C>)) {
+pub(super) async fn drive_from<C: Future>(
+    first: Signal,
+    watch: &Watch,
+    connection: C,
+    finish: impl Fn(Pin<&mut C>),
+) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
         watch.waker.get_or_init(|| cx.waker().clone());
         let signal = watch.signal.load(Relaxed);
         if signal == Signal::Close as u8 {
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
         if signal >= first as u8 && !finishing {
             finishing = true;
             finish(connection.as_mut());
         }
-        connection.as_mut().poll(cx).map(|_| ())
+        connection.as_mut().poll(cx).map(Some)
     })
-    .await;
+    .await
 }
 
 /// Waits for something that may be given up at any time, and then there is nothing.

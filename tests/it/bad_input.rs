@@ -324,6 +324,11 @@ fn an_upstream_that_is_down_is_told_in_each_routes_own_words() {
     is(&get("/old"), "text/xml; charset=utf-8", "?>\nBad Gateway");
     is(&get("/text"), "text/plain; charset=utf-8", "Bad Gateway: The server behind cannot be reached.");
     is(&get("/any"), "text/xml; charset=utf-8", "<code>bad_gateway</code><message>Bad Gateway</message>");
+    // Why is said once, and not for each request.
+    let line = keyward.wait_for_line("the upstream cannot be reached");
+    assert_eq!((&line["level"], &line["upstream"]), (&"WARN".into(), &format!("http://{port}").into()));
+    assert!(line["error"].as_str().is_some_and(|error| error.contains("refused")), "{line}");
+    assert_eq!(String::from_utf8(keyward.output()).unwrap().matches("the upstream cannot be reached").count(), 1);
     assert_eq!(keyward.get("/json", &[]).status, 401, "those without a key hear nothing of the upstream");
     assert_eq!(keyward.ops_page("/readyz").status, 200, "another sidecar would not help");
 }

@@ -99,7 +99,7 @@ fn handshakes_that_fail_are_counted_each_and_said_once_in_a_while() {
         let _ = garbage.wire().rest();
     }
     until("all are counted", || keyward.metric("keyward_connections_refused_total{reason=\"tls\"}") == 5.0);
-    let said = "a connection was closed before its first request";
+    let said = "a connection was refused";
     let line = keyward.wait_for_line(said);
     assert_eq!((&line["level"], &line["reason"], &line["peer"]), (&"INFO".into(), &"tls".into(), &"127.0.0.1".into()));
     assert!(line["error"].as_str().is_some_and(|error| !error.is_empty()), "{line}");
@@ -117,6 +117,9 @@ fn a_tls_client_on_the_plain_port_is_not_kept_waiting() {
     let said = client.wire().rest().unwrap_or_default();
     assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&said));
     assert!(began.elapsed() < Duration::from_secs(5));
+    until("it counts", || keyward.metric("keyward_connections_refused_total{reason=\"malformed\"}") == 1.0);
+    let line = keyward.wait_for_line("a connection was refused");
+    assert_eq!((&line["reason"], &line["peer"]), (&"malformed".into(), &"127.0.0.1".into()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ async fn outlives(doing: Doing, limits: WaitLimits, wait: Duration) -> bool {
     watch.enter(doing);
     tokio::select! {
         () = sweeper.run(|| (), |_| ()) => unreachable!("it sweeps for ever"),
-        () = drive(&watch, std::future::pending::<()>(), |_| ()) => false,
+        _ = drive(&watch, std::future::pending::<()>(), |_| ()) => false,
         () = tokio::time::sleep(wait) => true,
     }
 }
@@ -46,7 +46,7 @@ async fn a_request_that_has_no_answer_is_asked_for_one_before_it_is_cut_off() {
     let late = std::cell::RefCell::new(&mut counted);
     tokio::select! {
         () = sweeper.run(|| (), |what| late.borrow_mut().push(what)) => unreachable!("it sweeps for ever"),
-        () = drive(&watch, exchange, |_| ()) => {}
+        _ = drive(&watch, exchange, |_| ()) => {}
     }
     assert_eq!((counted, watch.late()), (vec![Late::Request], None));
     watch.begin();

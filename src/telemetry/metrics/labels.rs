@@ -135,7 +135,7 @@ impl Decision {
     }
 }
 
-/// Why a connection was closed before its first request.
+/// Why a connection was closed before its first request, or for what came in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// It did not begin with the PROXY protocol header that its peer owes.
@@ -148,12 +148,16 @@ pub enum Refused {
     Connections,
     /// Its peer has too many.
     PeerConnections,
+    /// What came was no request of HTTP/1.1, or its head was too long.
+    Malformed,
 }
 
 impl Refused {
     /// In order of declaration.
-    pub(super) const LABELS: [&'static str; 5] =
-        ["proxy_protocol", "timeout", "tls", "max_connections", "max_connections_per_peer"];
+    pub(super) const LABELS: [&'static str; Self::COUNT] =
+        ["proxy_protocol", "timeout", "tls", "max_connections", "max_connections_per_peer", "malformed"];
+    /// How many there are.
+    pub const COUNT: usize = 6;
 
     /// As a label.
     pub const fn label(self) -> &'static str {
