@@ -8,6 +8,7 @@ mod envelope;
 mod index;
 mod input;
 mod keys;
+mod leaks;
 mod me;
 pub mod operation;
 mod people;

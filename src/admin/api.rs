@@ -18,7 +18,7 @@ use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
 use super::throttle::{SignIns, Throttle};
-use super::{keys, me, people, scopes, secrets};
+use super::{keys, leaks, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -215,6 +215,7 @@ impl Request<'_> {
             Action::CreateBinding => people::create_binding(self).await,
             Action::GetBinding => people::get_binding(self),
             Action::DeleteBinding => people::delete_binding(self).await,
+            Action::ReportLeaks => leaks::report(self).await,
             // Whoever signs in has not signed in yet.
             Action::SignIn => Err(Trouble::not_found("session")),
             Action::SignOut => me::sign_out(self),

@@ -48,12 +48,13 @@ pub fn document(url: Option<&str>) -> String {
     document.to_string()
 }
 
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("keys", "What customers present, and who made it."),
     ("scopes", "The tree that keys act in."),
     ("users", "People, whose keys work while they may use the API."),
     ("roles", "What permissions come together."),
     ("bindings", "Who has which role, and where."),
+    ("leaks", "Keys that were found where they do not belong."),
     ("session", "Signing in and out."),
     ("me", "The own account."),
 ];

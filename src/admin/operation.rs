@@ -60,6 +60,8 @@ pub enum Action {
     GetBinding,
     /// The end of a binding.
     DeleteBinding,
+    /// Keys that were found somewhere.
+    ReportLeaks,
     /// Signs in.
     SignIn,
     /// Signs out.
@@ -113,7 +115,7 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 32] = [
+pub static OPERATIONS: [Operation; 33] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
@@ -361,6 +363,14 @@ pub static OPERATIONS: [Operation; 32] = [
         Permission::Own,
         ("regenerateOwnKey", "Propose a new value for the own key, or confirm one that was proposed"),
         (Some("Proposal"), "Proposal"),
+        &[],
+    ),
+    operation(
+        Action::ReportLeaks,
+        (&POST, "/v2/leaks"),
+        Permission::LeaksWrite,
+        ("reportLeaks", "Report keys that were found where they do not belong; they are revoked"),
+        (Some("LeakReport"), "LeakResult"),
         &[],
     ),
 ];

@@ -99,6 +99,27 @@ fn nobody_gives_what_they_do_not_have_or_becomes_who_may_do_more() {
 }
 
 #[test]
+fn keys_that_were_found_are_revoked_and_the_audit_says_where() {
+    let stage = Stage::new();
+    let key = stage.create("Example", json!({ "permissions": ["fetch"] }));
+    stage.result("PATCH", &format!("/v2/keys/{}", key.id), r#"{"permissions":[]}"#);
+    let leaks = json!({ "leaks": [{ "token": key.value, "type": "keyward", "url": "https://example.com/a" },
+        { "token": "kw_live_nothing" }] });
+    let told = stage.result("POST", "/v2/leaks", &leaks.to_string());
+    let label = |id: serde_json::Value, label: &str| json!({ "id": id, "label": label });
+    assert_eq!(told, json!([label(json!(key.id), "true_positive"), label(json!(null), "false_positive")]));
+    assert_eq!(stage.opens(&key), 401);
+    let plain = stage.create("plain", json!({}));
+    assert_eq!(stage.keyward.manage(&plain, "POST", "/v2/leaks", &leaks.to_string()).status, 403);
+    // A8: who, where, and whether somebody may do more than before.
+    let audit = stage.keyward.site.json(&["audit", "list"]).to_string();
+    for said in ["leaked: https://example.com/a", "\"escalation\":true", &format!("key:{}", stage.admin.id)] {
+        assert!(audit.contains(said), "{said}: {audit}");
+    }
+    assert!(!audit.contains(&key.value) && stage.keyward.site.run(&["audit", "verify"]).status.success());
+}
+
+#[test]
 fn keys_below_a_key_go_with_it_if_that_is_meant() {
     let stage = Stage::new();
     let parent = stage.create("parent", json!({}));

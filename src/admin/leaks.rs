@@ -1,0 +1,87 @@
+//! `/v2/leaks`: keys that were found where they do not belong. What opens a key is revoked; what opens none is told apart, so
+//! that those who search learn which of their findings are keys.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::api::Request;
+use super::envelope::{Answer, Trouble};
+use super::input::text;
+use crate::auth::authority::Permission;
+use crate::auth::grant::State;
+use crate::manage::Mistake;
+
+/// The most findings in one report.
+const MOST: usize = 100;
+
+/// What a finding is.
+#[derive(Serialize)]
+struct View {
+    /// The key that it opened, if the caller may see it.
+    id: Option<Box<str>>,
+    label: &'static str,
+}
+
+/// A value that was found, and where.
+struct Finding {
+    token: String,
+    url: Option<String>,
+}
+
+/// Revokes what was found, in the order in which it is reported.
+pub(super) async fn report(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    let findings = attributes.required("leaks", |value| {
+        let items = value.as_array().filter(|items| (1..=MOST).contains(&items.len()));
+        let items = items.ok_or_else(|| format!("must be a list of 1 to {MOST} findings"))?;
+        items.iter().map(finding).collect::<Result<Vec<Finding>, String>>()
+    });
+    attributes.finish()?;
+    let Some(findings) = findings else {
+        return Err(Trouble::invalid(vec![Mistake { field: "leaks".to_owned(), why: "is missing".to_owned() }]));
+    };
+    let (mut views, mut last) = (Vec::new(), None);
+    for Finding { token, url } in findings {
+        let Some(id) = key_of(request, &token) else {
+            views.push(View { id: None, label: "false_positive" });
+            continue;
+        };
+        let reason = url.map_or_else(|| "leaked".to_owned(), |url| format!("leaked: {url}"));
+        let changed = request.session().set_key_state(&id, State::Revoked, Some(&reason), None).await?;
+        last = last.max(Some(changed.key().revision));
+        views.push(View { id: Some(id), label: "true_positive" });
+    }
+    let answer = Answer::of(&views)?;
+    match last {
+        Some(revision) => {
+            request.in_force(revision).await;
+            Ok(answer.after_change(revision))
+        }
+        None => Ok(answer),
+    }
+}
+
+/// The key that a value opens, as far as the caller may report it.
+fn key_of(request: &Request<'_>, token: &str) -> Option<Box<str>> {
+    let (locksmith, index) = (&request.api.locksmith, &request.api.index);
+    let digest = locksmith.format.parse(token.as_bytes())?.digest(&locksmith.pepper);
+    let key = index.key(&index.key_of(digest)?)?;
+    request.caller.authority.may(Permission::LeaksWrite, key.body.scope.as_ref()).then_some(key.id)
+}
+
+/// As those write it who search public code: `token`, and `type`, `url` and `source` if they like.
+fn finding(value: &Value) -> Result<Finding, String> {
+    let why = || "findings are objects with a token, and type, url and source if you like".to_owned();
+    let fields = value.as_object().ok_or_else(why)?;
+    if !fields.keys().all(|name| ["token", "type", "url", "source"].contains(&name.as_str())) {
+        return Err(why());
+    }
+    let token = text(fields.get("token").ok_or_else(why)?)?.to_owned();
+    let url = fields.get("url").map(text).transpose()?;
+    // An address with the key in it is not for the audit.
+    let url = url
+        .filter(|url| !url.is_empty() && !url.contains(&token))
+        .map(|url| url.chars().filter(|c| !c.is_control()).take(500).collect());
+    Ok(Finding { token, url })
+}
