@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -11,7 +12,9 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::open::{World, open, wait};
 use crate::auth::digest::Pepper;
-use crate::config::{self, Finding, Place};
+use crate::config::{self, Finding, KeyStoreConfig, Place};
+use crate::manage::user::NewUser;
+use crate::manage::values::Email;
 use crate::store::{Location, StoreError};
 
 /// What `keyward init` takes.
@@ -30,7 +33,13 @@ pub(super) struct InitArgs {
     /// password is better off in the environment, as KEYWARD_STORE
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+    /// The e-mail address of a first user, who may manage everything: prints the ticket of a one-time link
+    #[arg(long, value_name = "EMAIL")]
+    admin: Option<Email>,
 }
+
+/// How long a first admin has to come in; `keyward user link` makes another way.
+const FIRST_LINK: Duration = Duration::from_secs(60 * 60);
 
 /// The store of those who name none.
 const DATABASE: &str = "sqlite:./keyward.db";
@@ -110,8 +119,28 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
         }
     }
     made.map_err(of_flag)?;
+    if let Some(email) = &args.admin {
+        first_admin(&config, email, world, console)?;
+    }
     tell(&config, [&config, &pepper].into_iter().chain(database), console);
     Ok(Exit::Ok)
+}
+
+/// Makes somebody who may manage everything, and prints the one way in: there is no password yet, and never one by default.
+fn first_admin(path: &Path, email: &Email, world: &World, console: &mut Console<'_>) -> Result<(), Failure> {
+    let KeyStoreConfig { locksmith, store, .. } = config::load_for_keys(path, &world.overrides)?;
+    wait(async {
+        let store = open(&store, &locksmith, false, console).await?;
+        let session = world.session(locksmith, store);
+        let (email, role) = (email.clone(), Some("admin".into()));
+        let new = NewUser { email, name: None, scope: None, password: None, api_access: false, role };
+        let user = session.create_user(new).await?.user;
+        let ticket = session.create_link(&user.id, FIRST_LINK).await?;
+        console.line(ticket.reveal())?;
+        console.note("That is the ticket of a link: it signs the admin in once, within an hour, by POST /v2/session.");
+        Ok(Exit::Ok)
+    })
+    .map(|_| ())
 }
 
 /// Reads the new config as `serve` would, and makes the store.
@@ -190,8 +219,19 @@ mod tests {
 
     #[track_caller]
     fn init(folder: &Path, upstream: &str) -> Ran {
-        let args = InitArgs { dir: Some(folder.to_owned()), config: None, upstream: upstream.to_owned(), store: None };
+        let (dir, upstream) = (Some(folder.to_owned()), upstream.to_owned());
+        let args = InitArgs { dir, config: None, upstream, store: None, admin: None };
         remember(|console| run(&args, &world(), console))
+    }
+
+    #[test]
+    fn v1_a_first_admin_comes_in_by_a_link_and_not_by_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, admin) = (Some(folder.path().join("k")), Some("root@example.com".parse().unwrap()));
+        let upstream = "http://127.0.0.1:9000".to_owned();
+        let args = InitArgs { dir, config: None, upstream, store: None, admin };
+        let ran = remember(|console| run(&args, &world(), console));
+        assert!(ran.code == 0 && ran.out.trim().len() == 43 && ran.out.lines().count() == 1, "{ran:?}");
     }
 
     #[test]
