@@ -9,6 +9,7 @@ mod index;
 mod input;
 mod keys;
 mod leaks;
+mod ledger;
 mod me;
 pub mod operation;
 mod people;

@@ -18,7 +18,7 @@ use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
 use super::throttle::{SignIns, Throttle};
-use super::{keys, leaks, me, people, scopes, secrets};
+use super::{keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -197,6 +197,9 @@ impl Request<'_> {
             Action::ListSecrets => secrets::list(self),
             Action::CreateSecret => secrets::create(self).await,
             Action::IdentifyKey => secrets::identify(self),
+            Action::ListAudit => ledger::audit(self).await,
+            Action::ListUsage => ledger::usage(self).await,
+            Action::GetUsage => ledger::usage_of(self).await,
             Action::ListScopes => scopes::list(self),
             Action::GetScope => scopes::get(self),
             Action::CreateScope => scopes::create(self).await,

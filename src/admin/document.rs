@@ -48,7 +48,7 @@ pub fn document(url: Option<&str>) -> String {
     document.to_string()
 }
 
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 10] = [
     ("keys", "What customers present, and who made it."),
     ("scopes", "The tree that keys act in."),
     ("users", "People, whose keys work while they may use the API."),
@@ -57,6 +57,8 @@ const TAGS: [(&str, &str); 8] = [
     ("leaks", "Keys that were found where they do not belong."),
     ("session", "Signing in and out."),
     ("me", "The own account."),
+    ("usage", "How often keys are used."),
+    ("audit", "Who changed what."),
 ];
 
 fn path_item(path: &str) -> Value {
@@ -101,6 +103,17 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             "limit" => {
                 ("How many at most.", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 25 }))
             }
+            "cursor" if operation.path == "/v2/audit" => (
+                "Where to go on; from links.next.",
+                json!({ "type": "string", "default": "", "pattern": "^[0-9]{0,18}$" }),
+            ),
+            "wait" => ("Whether to wait until it holds everywhere.", json!({ "enum": ["all"] })),
+            "timeout" => ("How long to wait.", json!({ "type": "string", "default": "2s", "pattern": "^[1-9]s$" })),
+            "actor" => ("Only what this one did.", json!({ "type": "string" })),
+            "action" => ("Only this action, or all of a group, such as key.", json!({ "type": "string" })),
+            "target" => ("Only what was done to this.", json!({ "type": "string" })),
+            "since" => ("Only from then on.", json!({ "type": "string", "format": "date-time" })),
+            "until" => ("Only before then.", json!({ "type": "string", "format": "date-time" })),
             "cursor" => ("Where to go on; from links.next.", json!({ "type": "string", "default": "" })),
             "state" => ("Which keys.", json!({ "enum": ["live", "revoked", "all"], "default": "live" })),
             "subject" => ("Whose: user:ID or key:ID.", json!({ "type": "string" })),
@@ -138,7 +151,10 @@ fn responses(operation: &Operation) -> Value {
         },
     });
     let done = json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } });
-    let mut responses = Map::from_iter([("200".to_owned(), done)]);
+    let mut responses = Map::from_iter([("200".to_owned(), done.clone())]);
+    if operation.query.contains(&"wait") {
+        responses.insert("202".to_owned(), done);
+    }
     for status in statuses(operation) {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Failure" }));
     }
@@ -148,6 +164,10 @@ fn responses(operation: &Operation) -> Value {
 /// What else may come of it.
 fn statuses(operation: &Operation) -> Vec<u16> {
     let mut statuses = vec![400, 401, 403, 404, 405, 413, 429, 500, 503];
+    if operation.permission == Permission::AuditRead || operation.permission == Permission::UsageRead {
+        // A file store keeps none of it.
+        statuses.push(409);
+    }
     if *operation.method != Method::GET {
         statuses.extend([409, 412, 415, 422]);
     }

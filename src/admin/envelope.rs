@@ -25,12 +25,21 @@ pub(super) struct Answer {
     pub(super) revision: Option<u64>,
     /// What the browser shall keep.
     pub(super) cookie: Option<String>,
+    /// 200, or 202 for what does not hold everywhere yet.
+    pub(super) status: StatusCode,
 }
 
 impl Answer {
     /// One thing, or nothing.
     pub(super) fn of(result: &impl Serialize) -> Result<Self, Trouble> {
-        Ok(Self { result: to_text(result)?, links: None, etag: None, revision: None, cookie: None })
+        Ok(Self {
+            result: to_text(result)?,
+            links: None,
+            etag: None,
+            revision: None,
+            cookie: None,
+            status: StatusCode::OK,
+        })
     }
 
     /// A list, and where it goes on.
@@ -53,6 +62,11 @@ impl Answer {
         Self { cookie: Some(cookie), ..self }
     }
 
+    /// The same, but it is not all done yet.
+    pub(super) fn not_everywhere(self) -> Self {
+        Self { status: StatusCode::ACCEPTED, ..self }
+    }
+
     /// As it is sent.
     pub(super) fn page(self) -> Page {
         let links = match self.links {
@@ -61,7 +75,7 @@ impl Answer {
             Some(Some(next)) => json!({ "next": next }),
         };
         let body = format!(r#"{{"success":true,"result":{},"links":{links},"errors":[]}}"#, self.result);
-        let mut page = Page::new(StatusCode::OK, JSON, body);
+        let mut page = Page::new(self.status, JSON, body);
         if let Some(revision) = self.etag {
             insert(&mut page.headers, ETAG, &format!("\"{revision}\""));
         }

@@ -2,6 +2,7 @@
 //! as the seed says looks exactly as it says.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -18,8 +19,12 @@ use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyName, Net, UserName};
+use crate::manage::wait::applied_everywhere;
 use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
 use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
+
+/// How long a deletion may wait for others at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A key, as it is answered.
 #[derive(Serialize)]
@@ -265,10 +270,16 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
         if fits { Ok(text.to_owned()) } else { Err("write 1 to 200 characters".to_owned()) }
     });
     let cascade = query.take("cascade", truth).unwrap_or(false);
+    let waits = query.take("wait", |text| if text == "all" { Ok(()) } else { Err("write all".to_owned()) });
+    let limit = query.take("timeout", |text| {
+        let timeout = humantime::parse_duration(text).ok().filter(|timeout| *timeout <= LONGEST_WAIT);
+        timeout.ok_or_else(|| format!("write a time such as 2s, of {LONGEST_WAIT:?} at most"))
+    });
+    let wait = waits.map(|()| limit.unwrap_or(Duration::from_secs(2)));
     query.finish()?;
     let if_match = request.if_match()?;
     if request.api.index.has_keys_below(&request.id) {
-        return delete_family(request, cascade, reason.as_deref()).await;
+        return delete_family(request, cascade, reason.as_deref(), wait).await;
     }
     let mut attempt = 1;
     let changed = loop {
@@ -285,13 +296,25 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
             Err(failure) => return Err(failure.into()),
         }
     };
-    let revision = changed.key().revision;
+    deleted(request, changed.key().revision, wait).await
+}
+
+/// Answers when a deletion is in force here, or, if that is wanted, everywhere.
+async fn deleted(request: &Request<'_>, revision: u64, wait: Option<Duration>) -> Result<Answer, Trouble> {
     request.in_force(revision).await;
-    Ok(Answer::of(&json!({}))?.after_change(revision))
+    let Some(limit) = wait else { return Ok(Answer::of(&json!({}))?.after_change(revision)) };
+    let waited = applied_everywhere(&request.api.store, revision, limit).await.map_err(Failure::from)?;
+    let answer = Answer::of(&waited)?.after_change(revision);
+    Ok(if waited.laggards.is_empty() { answer } else { answer.not_everywhere() })
 }
 
 /// Deletes a key with all below it, if that is meant.
-async fn delete_family(request: &Request<'_>, cascade: bool, reason: Option<&str>) -> Result<Answer, Trouble> {
+async fn delete_family(
+    request: &Request<'_>,
+    cascade: bool,
+    reason: Option<&str>,
+    wait: Option<Duration>,
+) -> Result<Answer, Trouble> {
     use crate::store::Store as _;
     let key = seen(request)?;
     if request.if_match()?.is_some_and(|expected| expected != key.revision) {
@@ -299,8 +322,7 @@ async fn delete_family(request: &Request<'_>, cascade: bool, reason: Option<&str
     }
     request.session().delete_key(&key.id, cascade, reason).await?;
     let (revision, _) = request.api.store.get(&RecordId::key(&key.id)).await.map_err(Failure::Store)?;
-    request.in_force(revision.number).await;
-    Ok(Answer::of(&json!({}))?.after_change(revision.number))
+    deleted(request, revision.number, wait).await
 }
 
 fn truth(text: &str) -> Result<bool, String> {

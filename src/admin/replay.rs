@@ -117,6 +117,7 @@ impl Replays {
                     etag,
                     revision,
                     cookie: None,
+                    status: StatusCode::OK,
                 }))
             }
             None => {

@@ -2,6 +2,7 @@
 
 mod document;
 mod keys;
+mod ledger;
 mod people;
 mod seed;
 mod sign_in;

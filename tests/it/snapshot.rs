@@ -23,7 +23,7 @@ fn scene(max_staleness: &str) -> (Scene, Keyward) {
     let key = writer.create_key(&[]);
     let keyward = site(&format!(", snapshot: ./state, max_staleness: {max_staleness}")).serve();
     until("the snapshot is written", || keyward.site.path().join("state").exists());
-    assert_eq!(keyward.metric("keyward_snapshots_total{result=\"ok\"}"), 1.0);
+    until("it is counted", || keyward.metric("keyward_snapshots_total{result=\"ok\"}") == 1.0);
     (Scene { server, writer, key, _upstream: upstream }, keyward)
 }
 

@@ -1,0 +1,102 @@
+//! `/v2/audit` and `/v2/usage`: who changed what, and how often keys are used. What belongs to an organization is seen by those
+//! who may see that organization's (C20, C24); what belongs to nobody in particular, by those of the whole domain.
+
+use serde_json::Value;
+
+use super::api::{Request, paging};
+use super::envelope::{Answer, Trouble};
+use super::keys::seen;
+use crate::auth::authority::Permission;
+use crate::auth::grant::Timestamp;
+use crate::auth::scope::Scope;
+use crate::manage::Failure;
+use crate::manage::usage::KeyUsage;
+use crate::store::ledger::audit::{self, Entry, Filter, Order};
+
+/// A page of the audit, the newest first; a cursor is the revision of the last entry before it.
+pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let after = query.take("cursor", |text| match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| "take it from links.next".to_owned()),
+    });
+    let (limit, _) = paging(&mut query);
+    let text = |text: &str| Ok(text.to_owned());
+    let time = |text: &str| Timestamp::parse(text).ok_or_else(|| "write 2027-01-31T12:00:00Z".to_owned());
+    let (actor, action) = (query.take("actor", text), query.take("action", text));
+    let (target, since, until) = (query.take("target", text), query.take("since", time), query.take("until", time));
+    query.finish()?;
+    let (filter, mut entries) = (Filter { actor, action, target, since, until }, Vec::new());
+    let take = |entry: Entry, _: &_| {
+        if may_see(request, &entry) {
+            entries.push(entry);
+        }
+        // One more than is shown tells whether there are more.
+        Ok::<_, Failure>(entries.len() <= limit)
+    };
+    let store = &request.api.store;
+    audit::read(store, Order::NewestFirst, after.flatten(), &filter, take).await?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| more).map(|entry| request.next(&entry.revision.to_string()));
+    Answer::list(&entries, next)
+}
+
+/// Whether the caller may see an entry: every scope that it is about must be among those whose audit the caller may see. One
+/// that is about none is of the whole domain.
+fn may_see(request: &Request<'_>, entry: &Entry) -> bool {
+    let authority = &request.caller.authority;
+    if authority.may(Permission::AuditRead, None) {
+        return true;
+    }
+    let scopes = scopes_of(request, entry);
+    !scopes.is_empty() && scopes.iter().all(|scope| authority.may(Permission::AuditRead, scope.as_ref()))
+}
+
+/// The scopes that an entry is about: where what it was done to is now, and where it was before and after.
+fn scopes_of(request: &Request<'_>, entry: &Entry) -> Vec<Option<Scope>> {
+    let text = |value: &Value| value.as_str().and_then(|text| Scope::parse(text).ok());
+    let mut scopes = Vec::new();
+    for side in ["before", "after"] {
+        if let Some(scope) = entry.detail.get(side).and_then(|side| side.get("scope")) {
+            scopes.push(text(scope));
+        }
+    }
+    let target = |name: &str| entry.detail.get("target").and_then(|target| target.get(name)).and_then(Value::as_str);
+    match (target("kind"), target("id")) {
+        (Some("key"), Some(id)) => match request.api.index.key(id) {
+            Some(key) => scopes.push(key.body.scope),
+            // It is gone for good, and where it was is known only as far as the entry says.
+            None if scopes.is_empty() => scopes.push(None),
+            None => {}
+        },
+        (Some("scope"), Some(id)) => scopes.push(Scope::parse(id).ok()),
+        _ => {}
+    }
+    scopes
+}
+
+/// A page of the keys that were used, by their ids.
+pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    query.finish()?;
+    let authority = &request.caller.authority;
+    let seen = |usage: &KeyUsage| {
+        let key = request.api.index.key(&usage.key);
+        *usage.key > *cursor && key.is_some_and(|key| authority.may(Permission::UsageRead, key.body.scope.as_ref()))
+    };
+    let mut usage: Vec<KeyUsage> =
+        request.session().usage().await?.into_iter().filter(seen).take(limit.saturating_add(1)).collect();
+    let more = usage.len() > limit;
+    usage.truncate(limit);
+    let next = usage.last().filter(|_| more).map(|usage| request.next(&usage.key));
+    Answer::list(&usage, next)
+}
+
+/// How often each value of a key was used, and who still has an old one.
+pub(super) async fn usage_of(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let key = seen(request)?;
+    Answer::of(&request.session().usage_of(&key.id).await?)
+}

@@ -1,0 +1,107 @@
+//! Who changed what, how often keys are used, and deletions that hold everywhere.
+
+use serde_json::{Value, json};
+
+use super::{Key, Stage, refusal};
+use crate::support::until;
+
+/// A page of the audit as somebody sees it: what was done to which key.
+#[track_caller]
+fn audit(stage: &Stage, who: &Key, query: &str) -> (Vec<(String, String)>, Value) {
+    let response = stage.keyward.manage(who, "GET", &format!("/v2/audit?{query}"), "");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let mut body = response.json();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let entries = body["result"].as_array().unwrap().iter();
+    let told = entries.map(|entry| (text(&entry["action"]), text(&entry["detail"]["target"]["id"]))).collect();
+    (told, body["links"].take())
+}
+
+/// C20, C24: the audit of an organization is for its admins, and of no other; those who only observe read none, and neither do
+/// those of a project.
+#[test]
+fn c20_c24_the_audit_of_an_organization_is_seen_by_its_admins_only() {
+    let stage = Stage::new();
+    let make = |options: &[&str]| stage.keyward.site.create_key(options);
+    let acme = make(&["--role", "admin", "--scope", "organization:acme"]);
+    let project = make(&["--role", "admin", "--scope", "organization:acme/project:p1"]);
+    let other = make(&["--role", "admin", "--scope", "organization:other"]);
+    let observer = make(&["--role", "observer", "--scope", "organization:acme"]);
+    let bare = make(&[]);
+    until("the last of them is known", || stage.keyward.manage(&observer, "GET", "/v2/keys", "").status == 200);
+    let in_acme = stage.create("in acme", json!({ "scope": "organization:acme" }));
+    let in_project = stage.create("in the project", json!({ "scope": "organization:acme/project:p1" }));
+    let in_other = stage.create("in other", json!({ "scope": "organization:other" }));
+    let nowhere = stage.create("everywhere", json!({}));
+    let sees = |who: &Key, key: &Key| {
+        let seen = audit(&stage, who, &format!("limit=1000&target={}", key.id)).0;
+        assert!(seen.iter().all(|(_, target)| *target == key.id));
+        !seen.is_empty()
+    };
+    for (who, expected) in [
+        (&stage.admin, [true, true, true, true]),
+        (&stage.read_only, [true, true, true, true]),
+        (&acme, [true, true, false, false]),
+        (&other, [false, false, true, false]),
+    ] {
+        assert_eq!([&in_acme, &in_project, &in_other, &nowhere].map(|key| sees(who, key)), expected);
+    }
+    // What moves from one organization to another is for those who may see both.
+    stage.result("PATCH", &format!("/v2/keys/{}", in_other.id), r#"{"scope":"organization:acme"}"#);
+    assert_eq!(audit(&stage, &acme, &format!("action=key.update&target={}", in_other.id)).0, []);
+    assert_eq!(audit(&stage, &stage.admin, &format!("action=key.update&target={}", in_other.id)).0.len(), 1);
+    for who in [&project, &observer, &bare] {
+        let refused = stage.keyward.manage(who, "GET", "/v2/audit", "");
+        assert_eq!(refusal(&refused), (403, vec!["forbidden".to_owned()]));
+    }
+}
+
+#[test]
+fn the_audit_pages_and_filters_like_every_list() {
+    let stage = Stage::new();
+    let keys: Vec<Key> = (0..5).map(|n| stage.create(&format!("key {n}"), json!({}))).collect();
+    let (first, links) = audit(&stage, &stage.admin, "limit=2&action=key");
+    assert_eq!(first.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), [&keys[4].id, &keys[3].id]);
+    let next = links["next"].as_str().unwrap();
+    assert!(next.starts_with("http://") && next.contains("action=key") && next.contains("limit=2"), "{next}");
+    let query = next.split_once('?').unwrap().1;
+    let (second, _) = audit(&stage, &stage.admin, query);
+    assert_eq!(second.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), [&keys[2].id, &keys[1].id]);
+    let (all, links) = audit(&stage, &stage.admin, "limit=1000");
+    assert_eq!((all.last().unwrap().0.as_str(), &links), ("store.create", &json!({})));
+    for query in ["limit=0", "since=yesterday", "cursor=x", "page=2", "action=a&action=b"] {
+        assert_eq!(stage.ask("GET", &format!("/v2/audit?{query}"), "").status, 400, "{query}");
+    }
+    let text = stage.ask("GET", "/v2/audit?limit=1000", "").text();
+    assert!(keys.iter().all(|key| !text.contains(&key.value[8..])), "no value is in it");
+}
+
+#[test]
+fn usage_is_told_by_key_and_by_value() {
+    let stage = Stage::new();
+    let key = stage.create("used", json!({ "scope": "organization:acme" }));
+    for _ in 0..3 {
+        assert_eq!(stage.opens(&key), 200);
+    }
+    let path = format!("/v2/keys/{}/usage", key.id);
+    until("it is written down", || stage.result("GET", &path, "")["count"] == 3);
+    let usage = stage.result("GET", &path, "");
+    assert_eq!((&usage["secrets"][0]["count"], &usage["secrets"][0]["client"]), (&json!(3), &json!("127.0.0.1")));
+    let listed = stage.result("GET", "/v2/usage", "");
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["key"]), (1, &json!(key.id)), "{listed}");
+    assert_eq!(stage.ask("GET", "/v2/keys/nobody/usage", "").status, 404);
+}
+
+#[test]
+fn a_deletion_says_when_it_holds_everywhere() {
+    let stage = Stage::new();
+    let key = stage.create("to be deleted", json!({}));
+    let path = format!("/v2/keys/{}", key.id);
+    for query in ["wait=some", "wait=all&timeout=soon", "wait=all&timeout=1h"] {
+        assert_eq!(stage.ask("DELETE", &format!("{path}?{query}"), "").status, 400, "{query}");
+    }
+    assert_eq!(stage.opens(&key), 200);
+    let waited = stage.result("DELETE", &format!("{path}?wait=all&timeout=5s"), "");
+    assert_eq!((&waited["applied"], &waited["live"], waited["ms"].is_u64()), (&json!(1), &json!(1), true), "{waited}");
+    assert_eq!(stage.opens(&key), 401);
+}
