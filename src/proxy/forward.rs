@@ -30,6 +30,7 @@ use crate::replica::{Names, View};
 use crate::telemetry::metrics::Failure;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The id of a request, for finding it in logs.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -273,6 +274,7 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
     // The chain continues in one header; a second one that lacks this hop would contradict it.
     if origin.peer_is_trusted {
         headers.remove(FORWARDED);
+        correct_real_ip(headers, origin.client);
     }
     if !origin.peer_is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.is_secure { "https" } else { "http" }));
@@ -286,6 +288,16 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
         Entry::Occupied(given) if is_traceparent(given.get()) => {}
         Entry::Occupied(mut given) => drop(traceparent(origin.id).map(|value| given.insert(value))),
         Entry::Vacant(missing) => drop(traceparent(origin.id).map(|value| missing.insert(value))),
+    }
+}
+
+/// Balancers that append to a list pass on what the client says here: it is either who was judged, or nobody.
+fn correct_real_ip(headers: &mut HeaderMap, client: Option<IpAddr>) {
+    if let Entry::Occupied(mut said) = headers.entry(X_REAL_IP) {
+        match client.and_then(|client| HeaderValue::from_str(&client.to_string()).ok()) {
+            Some(client) => drop(said.insert(client)),
+            None => drop(said.remove()),
+        }
     }
 }
 

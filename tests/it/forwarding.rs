@@ -178,7 +178,16 @@ fn a_trusted_proxy_is_believed_and_continued() {
             &[("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "www.example")],
             ["127.0.0.1", "https", "www.example", "-", "-"],
         ),
-        (&[("X-Real-IP", "1.2.3.4")], ["127.0.0.1", "http", "media.example", "-", "1.2.3.4"]),
+        // What a balancer passes on of the client's own is made what was found to be true.
+        (&[("X-Real-IP", "10.0.0.1")], ["127.0.0.1", "http", "media.example", "-", "127.0.0.1"]),
+        (
+            &[("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "9.9.9.9, 1.2.3.4")],
+            ["9.9.9.9, 1.2.3.4, 127.0.0.1", "http", "media.example", "-", "1.2.3.4"],
+        ),
+        (
+            &[("X-Real-IP", "10.0.0.1"), ("X-Forwarded-For", "unknown")],
+            ["unknown, 127.0.0.1", "http", "media.example", "-", "-"],
+        ),
         (&[("X_Forwarded_For", "1.2.3.4")], ["127.0.0.1", "http", "media.example", "-", "-"]),
     ] {
         assert_eq!(origin(&upstream, &keyward, fields), expected, "{fields:?}");
