@@ -127,8 +127,9 @@ impl Api {
             }
             Found::Nothing => return Err(Trouble::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")),
         };
-        // Keys are judged before lists are there, a moment after the start.
-        let _ = tokio::time::timeout(PATIENCE, self.index.loaded()).await;
+        // Keys are judged before lists are there, a moment after the start and after each change by somebody else.
+        let judged = self.applied.borrow().map_or(0, |applied| applied.number);
+        let _ = tokio::time::timeout(PATIENCE, self.index.reached(judged)).await;
         let now = SystemTime::now().into();
         if operation.action == Action::SignIn {
             let body = read(ask).await?;

@@ -125,12 +125,6 @@ impl Index {
         self.revision.borrow().is_some()
     }
 
-    /// Resolves once something has been read.
-    pub(super) async fn loaded(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.revision.subscribe().wait_for(Option::is_some).await;
-    }
-
     /// Resolves once a revision is here.
     pub(super) async fn reached(&self, number: u64) {
         let mut revision = self.revision.subscribe();
