@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use super::faults::halves::with_little_room;
 use super::support::certificates::{Authority, Certified};
@@ -299,6 +299,29 @@ fn client_of(ca: &Authority) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What is sent before the handshake has ended could be sent again by anybody who saw it (RFC 8446 section 8).
+#[test]
+fn r47_a_client_that_comes_back_is_offered_no_early_data() {
+    let (upstream, ca) = (Upstream::start(), Authority::new("root"));
+    let (site, key) = site(&upstream, &ca, TLS, "");
+    let keyward = site.serve();
+    let mut config = Arc::unwrap_or_clone(client_of(&ca));
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = ClientConnection::new(config.clone(), name).unwrap();
+        assert!(tls.early_data().is_none(), "{kind:?}");
+        let mut stream = StreamOwned::new(tls, TcpStream::connect(keyward.proxy).unwrap());
+        write!(stream, "GET / HTTP/1.0\r\nX-API-Key: {}\r\n\r\n", key.value).unwrap();
+        let mut read = String::new();
+        stream.read_to_string(&mut read).unwrap();
+        assert!(read.contains(" 200 OK"), "{read}");
+        assert_eq!(stream.conn.handshake_kind(), Some(kind));
+    }
+    let _ = upstream.take();
 }
 
 /// Not a test of ciphers: of what becomes of bytes after a good beginning.
