@@ -9,10 +9,6 @@ use super::support::{Key, Keyward, Site, Upstream, request, until};
 use super::tools;
 use super::tools::postgres::{self, Database};
 
-fn status(keyward: &Keyward, key: &Key) -> u16 {
-    keyward.connect().exchange(&request("GET", "/x", &[("X-API-Key", &key.value)], b"")).status
-}
-
 /// A command that may fail: its exit code, what it wrote to stdout as JSON, and what to stderr.
 fn ran(site: &Site, words: &[&str]) -> (i32, Value, String) {
     let output = site.command(words).args(["--output", "json"]).output().unwrap();
@@ -72,16 +68,16 @@ fn uses_are_counted_by_value_and_written_at_the_end() {
         site.serve()
     };
     let key = keyward.site.create_key(&["--read-only"]);
-    until("the key is known", || status(&keyward, &key) == 200);
+    until("the key is known", || keyward.status_with(&key) == 200);
     let before = keyward.site.json(&["audit", "verify"])["head"].clone();
     for _ in 0..4 {
-        assert_eq!(status(&keyward, &key), 200);
+        assert_eq!(keyward.status_with(&key), 200);
     }
     // What is denied is no use.
     assert_eq!(keyward.send(&request("POST", "/x", &[("X-API-Key", &key.value)], b"")).status, 403);
     let rotated = keyward.site.json(&["key", "rotate", &key.id]);
     let second = Key { id: key.id.clone(), value: rotated["value"].as_str().unwrap().to_owned() };
-    until("the new value is known", || status(&keyward, &second) == 200);
+    until("the new value is known", || keyward.status_with(&second) == 200);
     assert_eq!(keyward.site.json(&["node", "list"])[0]["id"], "gateway-1");
     keyward.terminate();
     assert!(keyward.wait_for_exit().success());
@@ -104,10 +100,10 @@ fn a_revocation_in_the_embedded_store_is_waited_for() {
     let site = Site::new(upstream.address(), "sync: { poll: 400ms }");
     let key = site.create_key(&[]);
     let keyward = site.serve();
-    assert_eq!(status(&keyward, &key), 200);
+    assert_eq!(keyward.status_with(&key), 200);
     let (code, answer, said) = ran(&keyward.site, &["key", "revoke", &key.id, "--wait", "--timeout", "5s"]);
     assert_eq!((code, &answer["wait"]["applied"], &answer["wait"]["live"]), (0, &1.into(), &1.into()), "{said}");
-    assert_eq!(status(&keyward, &key), 401);
+    assert_eq!(keyward.status_with(&key), 401);
     until("the lag is counted", || keyward.metric("keyward_revocation_lag_seconds_count") == 1.0);
     assert!(keyward.metric("keyward_revocation_lag_seconds_sum") < 2.0);
 }
@@ -144,11 +140,11 @@ fn three_processes_on_one_server_are_waited_for_and_the_frozen_one_is_named() {
     for _ in 0..10 {
         let key = writer.create_key(&[]);
         for keyward in &all {
-            until("the key is known", || status(keyward, &key) == 200);
+            until("the key is known", || keyward.status_with(&key) == 200);
         }
         let (code, answer, said) = revoke(&key, "5s");
         // The very next request is refused, by each of them.
-        let after: Vec<u16> = all.iter().map(|keyward| status(keyward, &key)).collect();
+        let after: Vec<u16> = all.iter().map(|keyward| keyward.status_with(&key)).collect();
         assert_eq!((code, after.as_slice()), (0, &[401, 401, 401][..]), "{said}");
         assert_eq!((&answer["wait"]["applied"], &answer["wait"]["live"]), (&3.into(), &3.into()), "{answer}");
     }
@@ -156,7 +152,7 @@ fn three_processes_on_one_server_are_waited_for_and_the_frozen_one_is_named() {
     assert!(all[0].metric("keyward_revocation_lag_seconds_sum") < 10.0);
 
     let key = writer.create_key(&[]);
-    until("the key is known", || all.iter().all(|keyward| status(keyward, &key) == 200));
+    until("the key is known", || all.iter().all(|keyward| keyward.status_with(&key) == 200));
     all[2].signal("STOP");
     let (code, answer, said) = revoke(&key, "700ms");
     assert_eq!((code, &answer["wait"]["laggards"][0]["id"]), (1, &"three".into()), "{said}");
@@ -165,7 +161,7 @@ fn three_processes_on_one_server_are_waited_for_and_the_frozen_one_is_named() {
     // It is not only slow to answer: it would have let the key pass.
     all[2].signal("CONT");
     assert_eq!(revoke(&key, "5s").0, 0);
-    assert_eq!(status(&all[2], &key), 401);
+    assert_eq!(all[2].status_with(&key), 401);
 
     // Who ends is not waited for; who is killed is, until somebody knows better.
     all[1].terminate();
@@ -198,9 +194,9 @@ fn a_sidecar_that_may_not_say_how_far_it_is_serves_all_the_same() {
     let mut keyward = site(&database, &upstream, "reader", "one").serve();
     let line = keyward.wait_for_line("cannot say how far this node is; nobody can wait for it");
     assert!(line["error"].as_str().unwrap().contains("roles.sql"), "{line}");
-    assert_eq!(status(&keyward, &key), 200);
+    assert_eq!(keyward.status_with(&key), 200);
     writer.json(&["key", "revoke", &key.id]);
-    until("the key is refused", || status(&keyward, &key) == 401);
+    until("the key is refused", || keyward.status_with(&key) == 401);
     keyward.terminate();
     let began = std::time::Instant::now();
     assert!(keyward.wait_for_exit().success());
@@ -233,11 +229,11 @@ fn failure_22_the_lag_is_sane_whatever_the_clocks_of_others_say() {
         let writer = revoker.map(|skew| skewed(site(&database, &upstream, "writer", ""), skew));
         let keyward = skewed(site(&database, &upstream, "reader", "one"), sidecar).serve();
         let key = right.create_key(&[]);
-        until("the key is known", || status(&keyward, &key) == 200);
+        until("the key is known", || keyward.status_with(&key) == 200);
         let words = ["key", "revoke", &key.id, "--wait", "--timeout", "5s"];
         let (code, _, said) = ran(writer.as_ref().unwrap_or(&right), &words);
         assert_eq!(code, 0, "{said}");
-        assert_eq!(status(&keyward, &key), 401);
+        assert_eq!(keyward.status_with(&key), 401);
         until("the lag is counted", || keyward.metric("keyward_revocation_lag_seconds_count") == 1.0);
         let lag = keyward.metric("keyward_revocation_lag_seconds_sum");
         assert!((0.0..3.0).contains(&lag), "{sidecar} {revoker:?}: {lag}");

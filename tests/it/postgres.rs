@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::support::{Key, Keyward, Site, Upstream, request, until};
+use super::support::{Key, Keyward, Site, Upstream, until};
 use super::tools::postgres::{self, Breaking, Database, Pooler, Server};
 use super::tools::{self, Program};
 
@@ -40,15 +40,11 @@ fn site(database: &Database, upstream: &Upstream, role: &str, more: &str) -> Sit
     )
 }
 
-fn status(keyward: &Keyward, key: &Key) -> u16 {
-    keyward.connect().exchange(&request("GET", "/x", &[("X-API-Key", &key.value)], b"")).status
-}
-
 /// How long it takes until a key is answered like this.
 #[track_caller]
 fn time_until(keyward: &Keyward, key: &Key, expected: u16) -> Duration {
     let began = Instant::now();
-    until(&format!("a key is answered with {expected}"), || status(keyward, key) == expected);
+    until(&format!("a key is answered with {expected}"), || keyward.status_with(key) == expected);
     began.elapsed()
 }
 
@@ -213,10 +209,10 @@ fn an_outage_refuses_nobody_who_was_allowed_and_ends_when_the_server_is_back() {
     let writer = writer(&database, &upstream);
     let key = writer.create_key(&[]);
     let keyward = site(&database, &upstream, "reader", "").serve();
-    assert_eq!(status(&keyward, &key), 200);
+    assert_eq!(keyward.status_with(&key), 200);
     server.stop();
     keyward.wait_for_line("the store cannot be read");
-    assert_eq!(status(&keyward, &key), 200);
+    assert_eq!(keyward.status_with(&key), 200);
     let unreachable = writer.run(&["key", "revoke", &key.id]);
     let why = String::from_utf8_lossy(&unreachable.stderr).into_owned();
     assert!(unreachable.status.code() == Some(7) && !why.contains(PASSWORD), "{why}");
@@ -236,10 +232,10 @@ fn failure_17_a_frozen_server_comes_to_503_and_never_to_401() {
     let writer = writer(&database, &upstream);
     let key = writer.create_key(&[]);
     let keyward = site(&database, &upstream, "reader", "").serve();
-    assert_eq!(status(&keyward, &key), 200);
+    assert_eq!(keyward.status_with(&key), 200);
     server.signal("STOP");
     let frozen = Instant::now();
-    until("nothing can be known any more", || match status(&keyward, &key) {
+    until("nothing can be known any more", || match keyward.status_with(&key) {
         200 => false,
         status => {
             assert_eq!(status, 503);

@@ -201,6 +201,13 @@ impl Keyward {
         self.send(&request(method, target, &[("Authorization", &key.bearer())], b""))
     }
 
+    /// How a request with a key is answered; 0 where it is not: what is under way when its key is revoked is reset.
+    pub(crate) fn status_with(&self, key: &Key) -> u16 {
+        let mut client = self.connect();
+        client.send(&request("GET", "/x", &[("X-API-Key", &key.value)], b""));
+        client.try_response().map_or(0, |response| response.status)
+    }
+
     /// A page for kubelet and Prometheus.
     #[track_caller]
     pub(crate) fn ops_page(&self, target: &str) -> Response {
