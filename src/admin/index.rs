@@ -74,8 +74,10 @@ fn key_of(id: &RecordId, body: &str) -> Option<Box<str>> {
 }
 
 impl Index {
-    /// Follows a store for ever: pulls when the replica has moved on, and when somebody asks.
+    /// Follows a store for ever: pulls when the replica has moved on, and when somebody asks. Until the first question it
+    /// holds nothing: whole records are three times what the replica needs, and most processes are never asked.
     pub(super) async fn follow(self: Arc<Self>, store: impl Store, mut applied: watch::Receiver<Option<Revision>>) {
+        self.asked.notified().await;
         loop {
             let pulled = self.pull(&store).await;
             if let Err(error) = &pulled {
