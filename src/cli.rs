@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod commands;
 mod console;
 mod demo;
 mod exit;
@@ -25,16 +26,11 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::audit::AuditCommand;
+use self::commands::ManageCommand;
 use self::console::{Console, Output};
 use self::exit::{Exit, Failure};
 use self::init::InitArgs;
-use self::key::KeyCommand;
-use self::open::{People, World};
-use self::role::{BindingCommand, RoleCommand};
-use self::scope::ScopeCommand;
-use self::usage::NodeCommand;
-use self::user::UserCommand;
+use self::open::World;
 use crate::app::{self, Watched};
 use crate::config;
 use crate::config::{Overrides, Source};
@@ -68,78 +64,8 @@ enum Command {
     Check(ServeArgs),
     /// Make a config, a pepper and a database
     Init(InitArgs),
-    /// Make, show, change and import keys
-    Key {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: KeyCommand,
-    },
-    /// Make, show, suspend and resume scopes
-    Scope {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: ScopeCommand,
-    },
-    /// Show, export and verify who changed what
-    Audit {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: AuditCommand,
-    },
-    /// Make, show, change and delete users
-    User {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: UserCommand,
-    },
-    /// Make, show, change and delete roles
-    Role {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: RoleCommand,
-    },
-    /// Give roles to users and keys, and take them
-    Binding {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: BindingCommand,
-    },
-    /// Show how often keys are used, and who still has an old value
-    Usage {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        /// The key, to see its values; without it, all keys
-        key: Option<String>,
-    },
-    /// Show and forget the processes that follow the store
-    Node {
-        #[command(flatten)]
-        config: ConfigArg,
-        #[command(flatten)]
-        output: OutputArg,
-        #[command(subcommand)]
-        command: NodeCommand,
-    },
+    #[command(flatten)]
+    Manage(ManageCommand),
     /// Print the JSON Schema of the config
     Schema,
     /// Print a script that completes commands in a shell
@@ -229,30 +155,7 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> Result<Exit, Failure
         Command::Demo(args) => demo::run(args.output, &World::of_process(vec![]), console),
         Command::Check(args) => check::run(&args.config.config, &World::of_process(args.set), console),
         Command::Init(args) => init::run(&args, &World::of_process(vec![]), console),
-        Command::Key { config, output, command } => {
-            open::key(&config.config, command, &World::of_process(vec![]), output.output, console)
-        }
-        Command::Scope { config, output, command } => {
-            open::scope(&config.config, command, &World::of_process(vec![]), output.output, console)
-        }
-        Command::Audit { config, output, command } => {
-            open::audit(&config.config, command, &World::of_process(vec![]), output.output, console)
-        }
-        Command::User { config, output, command } => {
-            open::people(&config.config, People::User(command), &World::of_process(vec![]), output.output, console)
-        }
-        Command::Role { config, output, command } => {
-            open::people(&config.config, People::Role(command), &World::of_process(vec![]), output.output, console)
-        }
-        Command::Binding { config, output, command } => {
-            open::people(&config.config, People::Binding(command), &World::of_process(vec![]), output.output, console)
-        }
-        Command::Usage { config, output, key } => {
-            open::usage(&config.config, key.as_deref(), &World::of_process(vec![]), output.output, console)
-        }
-        Command::Node { config, output, command } => {
-            open::node(&config.config, command, &World::of_process(vec![]), output.output, console)
-        }
+        Command::Manage(command) => open::manage(command, &World::of_process(vec![]), console),
         Command::Schema => console.raw(config::schema().as_bytes()).map(|()| Exit::Ok),
         Command::Completions { shell } => completions(shell, console),
     }
@@ -275,6 +178,8 @@ fn completions(shell: Shell, console: &mut Console<'_>) -> Result<Exit, Failure>
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[track_caller]
@@ -350,12 +255,8 @@ mod tests {
             "scope list --config a.yaml --output json",
         ] {
             let cli = Cli::try_parse_from(["keyward"].into_iter().chain(words.split(' '))).unwrap();
-            match cli.command {
-                Command::Key { config, output, .. } | Command::Scope { config, output, .. } => {
-                    assert_eq!((config.config, output.output), (PathBuf::from("a.yaml"), Output::Json));
-                }
-                other => panic!("{other:?}"),
-            }
+            let Command::Manage(command) = cli.command else { panic!("{words}") };
+            assert_eq!((command.on().config.config.as_path(), command.output()), (Path::new("a.yaml"), Output::Json));
         }
     }
 

@@ -1,17 +1,12 @@
 //! From a config to a store that a command can work on: reads what is needed, opens the store, and waits for the end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::audit::{self, AuditCommand};
-use super::console::{Console, Output, printable};
+use super::commands::ManageCommand;
+use super::console::{Console, printable};
 use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
-use super::role::{self, BindingCommand, RoleCommand};
-use super::scope::{self, ScopeCommand};
-use super::usage::{self, NodeCommand};
-use super::user::{self, UserCommand};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
 use crate::config::{self, Finding, KeyStoreConfig, Overrides};
@@ -49,116 +44,21 @@ impl World {
     }
 }
 
-/// Carries out a command on keys.
-pub(super) fn key(
-    path: &Path,
-    command: KeyCommand,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
+/// Carries out a command on the store that a config names.
+pub(super) fn manage(command: ManageCommand, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } =
+        config::load_for_keys(&command.on().config.config, &world.overrides)?;
     warn(&warnings, console);
+    let output = command.output();
     match command {
-        KeyCommand::Create(args) if args.record => {
+        ManageCommand::Key { command: KeyCommand::Create(args), .. } if args.record => {
             key::record(args, &locksmith, (&world.actor(), world.now), output, console)
         }
         command => wait(async {
             let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
-            key::run(command, &session, output, console).await
+            command.run(&session, console).await
         }),
     }
-}
-
-/// Carries out a command on scopes.
-pub(super) fn scope(
-    path: &Path,
-    command: ScopeCommand,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
-    warn(&warnings, console);
-    wait(async {
-        let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
-        scope::run(command, &session, output, console).await
-    })
-}
-
-/// Carries out a command on the audit.
-pub(super) fn audit(
-    path: &Path,
-    command: AuditCommand,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
-    warn(&warnings, console);
-    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
-    wait(audit::run(command, &store, output, console))
-}
-
-/// Carries out a command on people, roles or bindings.
-pub(super) fn people(
-    path: &Path,
-    command: People,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
-    warn(&warnings, console);
-    wait(async {
-        let only_looks = matches!(&command, People::User(command) if command.only_looks());
-        let session = opened(locksmith, &store, only_looks, world, console).await?;
-        match command {
-            People::User(command) => user::run(command, &session, output, console).await,
-            People::Role(command) => role::run(command, &session, output, console).await,
-            People::Binding(command) => role::run_binding(command, &session, output, console).await,
-        }
-    })
-}
-
-/// A command on people, or on what they may do.
-pub(super) enum People {
-    /// On users.
-    User(UserCommand),
-    /// On roles.
-    Role(RoleCommand),
-    /// On who has them.
-    Binding(BindingCommand),
-}
-
-/// Shows how often keys are used.
-pub(super) fn usage(
-    path: &Path,
-    key: Option<&str>,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
-    warn(&warnings, console);
-    wait(async {
-        let session = opened(locksmith, &store, true, world, console).await?;
-        usage::run(key, &session, output, console).await
-    })
-}
-
-/// Carries out a command on nodes.
-pub(super) fn node(
-    path: &Path,
-    command: NodeCommand,
-    world: &World,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(path, &world.overrides)?;
-    warn(&warnings, console);
-    let store = AnyStore::open_existing(&store, locksmith.pepper.check())?;
-    wait(usage::nodes(command, &store, output, console))
 }
 
 /// Says what is doubtful about a config.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 
+use super::commands::ManageCommand;
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
 use super::key::KeyCommand;
@@ -64,7 +65,7 @@ impl Bench {
     /// Runs `keyward scope …`.
     #[track_caller]
     pub(super) fn scope(&self, words: &str, output: Output) -> Ran {
-        let super::Command::Scope { command, .. } = command(&format!("scope {words}")) else { panic!("{words}") };
+        let ManageCommand::Scope { command, .. } = command(&format!("scope {words}")) else { panic!("{words}") };
         remember(|console| block_on(super::scope::run(command, &self.session, output, console)))
     }
 
@@ -78,22 +79,25 @@ impl Bench {
 
 /// The command that these words are; they are apart by spaces.
 #[track_caller]
-fn command(words: &str) -> super::Command {
+fn command(words: &str) -> ManageCommand {
     let cli = super::Cli::try_parse_from(["keyward"].into_iter().chain(words.split_whitespace()));
-    cli.unwrap_or_else(|error| panic!("{words}: {error}")).command
+    match cli.unwrap_or_else(|error| panic!("{words}: {error}")).command {
+        super::Command::Manage(command) => command,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The command of `keyward key` that these words are.
 #[track_caller]
 pub(super) fn key_command(words: &str) -> KeyCommand {
-    let super::Command::Key { command, .. } = command(&format!("key {words}")) else { panic!("{words}") };
+    let ManageCommand::Key { command, .. } = command(&format!("key {words}")) else { panic!("{words}") };
     command
 }
 
 /// The command of `keyward audit` that these words are.
 #[track_caller]
 pub(super) fn audit_command(words: &str) -> super::audit::AuditCommand {
-    let super::Command::Audit { command, .. } = command(&format!("audit {words}")) else { panic!("{words}") };
+    let ManageCommand::Audit { command, .. } = command(&format!("audit {words}")) else { panic!("{words}") };
     command
 }
 
