@@ -75,6 +75,28 @@ crash: ## kill -9 two hundred times: in imports, in changes of keys, under load
 	tests/setup.sh
 	cargo test --locked --test it crash::
 
+.PHONY: crashes
+crashes: export KEYWARD_LONG := 1
+crashes: export KEYWARD_PROGRAM := $(CURDIR)/target/release/keyward
+crashes: ## kill -9 five hundred times while keys are changed by the management API: nothing that was acknowledged may be lost
+	cargo build --locked --release
+	cargo test --locked --test it crash::writes -- --nocapture
+
+.PHONY: revocations
+revocations: export KEYWARD_LONG := 1
+revocations: export KEYWARD_REQUIRE_TOOLS := 1
+revocations: export KEYWARD_PROGRAM := $(CURDIR)/target/release/keyward
+revocations: ## how long deleted keys are let in: three processes on one PostgreSQL, six hundred deletions under 500 requests a second
+	tests/setup.sh
+	cargo build --locked --release
+	cargo test --locked --test it revocation::everywhere -- --nocapture
+
+.PHONY: million
+million: ## a million keys: import, start, memory, lists and searches, and CPU time per request beside a thousand keys
+	bench/setup.sh
+	cargo build --locked --release
+	bench/million.py target/release/keyward
+
 .PHONY: drill
 drill: export KEYWARD_LONG := 1
 drill: ## twenty rolling restarts, reloads, certificates and stops under 1,000 requests a second; none may fail

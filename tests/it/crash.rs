@@ -3,6 +3,7 @@
 //! `make crash` kills two hundred times, a plain run of the tests eight times.
 
 mod fold;
+mod writes; // by the management API
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
 //! What is changed in the store by one process holds for requests to another, half a second later at most.
 
+mod everywhere; // by three processes, under load
 mod people; // those whom keys lean on
 mod streams; // what has begun ends too
 

@@ -39,9 +39,10 @@ pub(crate) fn long() -> bool {
     env::var("KEYWARD_LONG").as_deref() == Ok("1")
 }
 
-/// Keyward with these words, and no settings from outside.
+/// Keyward with these words, and no settings from outside. `KEYWARD_PROGRAM` may name another build of it, to be measured.
 pub(crate) fn keyward(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+    let built = || env!("CARGO_BIN_EXE_keyward").into();
+    let mut command = Command::new(env::var_os("KEYWARD_PROGRAM").unwrap_or_else(built));
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYWARD_")) {
         command.env_remove(name);
     }
