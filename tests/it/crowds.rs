@@ -1,5 +1,7 @@
 //! More than there is room for: connections in all, connections of one peer, requests, and clients that stand still.
 
+mod open_load;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 use std::sync::mpsc;
