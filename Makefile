@@ -13,6 +13,7 @@ test: export KEYWARD_REQUIRE_TOOLS := 1
 test: export PATH := $(PATH):/usr/sbin:/sbin
 test: ## everything that must hold, nothing skipped: a missing tool is a failure
 	tests/setup.sh
+	tests/it/websocket/setup.sh >/dev/null
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked; else cargo test --locked --lib --bins --tests; fi

@@ -5,9 +5,11 @@
     bench/edge.py slowloris [--clients 1000]   good requests' waiting time while others send a byte of a head each second
     bench/edge.py overload                     answers of the upstream per second at twice as many clients as bring it to its peak,
                                                waiting in line, and (without a bar) refused beyond max_requests and coming back at once
+    bench/edge.py open [--places 64]           the same under an open load, which does not wait for answers: requests at a fixed mean rate, as
+                                               many as the upstream can answer and twice that; then (without a bar) as Keyward itself can with a tenth of a core
 
 --binary names the program; the default is target/release/keyward. A run ends with exit code 1 where its bar is missed."""
-import argparse, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
+import argparse, asyncio, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -15,13 +17,15 @@ import run
 
 
 class Stand:
-    """An upstream and Keyward in front of it, with 1,000 keys."""
-    def __init__(self, binary, settings):
+    """An upstream and Keyward in front of it, with 1,000 keys. With places, the upstream has so many, and takes SERVICE for each request."""
+    def __init__(self, binary, settings, places=None):
         self.tmp = tempfile.mkdtemp(prefix="edge-")
         self.running = []
         self.keys = run.Keys(1000, self.tmp)
         upstream, self.port = run.free_port(), run.free_port()
         argv, env = run.prepare("direct", self.folder("direct"), upstream, 0, None, {})
+        if places:
+            argv = [sys.executable, os.path.abspath(__file__), "upstream", "--port", str(upstream), "--places", str(places)]
         self.start(argv, 1, env, upstream, "x")
         command = "%s/keyward.sh %s {port} {upstream} {keys} {dir} 1 %s" % (HERE, binary, " ".join("--set " + s for s in settings))
         argv, env = run.prepare("keyward", self.folder("keyward"), self.port, upstream, self.keys, {"keyward": (0, command)})
@@ -138,17 +142,125 @@ def overload(a):
     verdict(lines[0][0] >= 0.9, "overload, waiting in line: " + lines[0][1] + " (bar 90 %)")
 
 
+class Places(asyncio.Protocol):
+    """One connection of an upstream that has so many places and takes so long for each request; what finds no place waits for one."""
+    taken, waiting = 0, []
+
+    def __init__(self, places):
+        self.places, self.unread = places, b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.unread += data
+        while b"\r\n\r\n" in self.unread:
+            self.unread = self.unread.partition(b"\r\n\r\n")[2]
+            if Places.taken < self.places:
+                self.begin()
+            else:
+                Places.waiting.append(self)
+
+    def begin(self):
+        Places.taken += 1
+        asyncio.get_running_loop().call_later(SERVICE, self.end)
+
+    def end(self):
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 5\r\n\r\n<ok/>")
+        Places.taken -= 1
+        if Places.waiting:
+            Places.waiting.pop(0).begin()
+
+
+SERVICE = 0.05
+
+
+def upstream(a):
+    async def serve():
+        server = await asyncio.get_running_loop().create_server(lambda: Places(a.places), "127.0.0.1", a.port, backlog=4096)
+        await server.serve_forever()
+    asyncio.run(serve())
+
+
+def open_load(a):
+    capacity = a.places / SERVICE
+    with Stand(a.binary, ["proxy.max_requests=%d" % a.places], a.places) as stand:
+        # Enough connections that a request that is due finds one, also where each is kept waiting for a service.
+        (peak, goodput), told = at_once_and_twice(stand, capacity, int(capacity * 0.4), a.seconds)
+        rounds_refused = told["refused"] == told["status_errors"] == told["refused_retry_after"] and told["socket_errors"] == 0
+        at_once = told["refused_p50_us"] < SERVICE * 1e6 / 10
+        holds = goodput >= 0.9 * peak and rounds_refused and at_once and told["memory"] < 64
+        text = "open load, %d places of 50 ms: %s" % (a.places, describe(peak, goodput, told))
+    for settings in (["proxy.max_requests=64"], []):
+        with Stand(a.binary, settings) as stand, Quota(stand.proxy.p.pid):
+            (peak, goodput), told = at_once_and_twice(stand, most(stand, a.seconds), 512, a.seconds)
+            print("open load, Keyward with a tenth of a core, %s: %s" % (settings[0] if settings else "no max_requests", describe(peak, goodput, told)))
+    verdict(holds, text + " (bars 90 %, refused within 5 ms, 64 MiB)")
+
+
+class Quota:
+    """Lets a process run for 2 ms of every 20, as a container with a quota of CPU time: the load's core would be full before Keyward's is."""
+    def __init__(self, pid):
+        self.pid, self.over = pid, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(0.018)
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(0.002)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def most(stand, seconds):
+    """The most answers per second that any rate of requests brings."""
+    def served(rate):
+        r = run.open_load(stand.port, stand.keyfile("allow"), seconds, 512, 1, rate)
+        return (r["requests"] - r["status_errors"]) / (r["duration_us"] / 1e6)
+    return max(served(1000 * 1.4 ** step) for step in range(8))
+
+
+def at_once_and_twice(stand, rate, connections, seconds):
+    """Answers per second at a rate and at twice that, and what else was seen at twice: medians of three windows."""
+    def window(rate):
+        before, began = sum(stand.proxy.cpu()), time.monotonic()
+        r = run.open_load(stand.port, stand.keyfile("allow"), seconds, connections, 1, rate)
+        r["busy"] = (sum(stand.proxy.cpu()) - before) / (time.monotonic() - began)
+        return r
+    window(rate)
+    served = lambda r: (r["requests"] - r["status_errors"]) / (r["duration_us"] / 1e6)
+    rounds = [(window(rate), window(2 * rate)) for _ in range(3)]
+    twice = sorted((r for _, r in rounds), key=served)[1]
+    twice.update(memory=stand.proxy.memory()[0], rate=rate)
+    return [statistics.median(served(r[n]) for r in rounds) for n in (0, 1)], twice
+
+
+def describe(peak, goodput, told):
+    return "%d answers/s at %d requests/s, %d at twice that (%.0f %%); %d %% refused, half of them within %.1f ms, 99 %% within %.1f ms; %d %% of a core; peak memory %.1f MiB" % (
+        peak, told["rate"], goodput, 100 * goodput / peak, 100 * told["refused"] / max(1, told["requests"]),
+        told["refused_p50_us"] / 1e3, told["refused_p99_us"] / 1e3, 100 * told["busy"], told["memory"])
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["idle", "slowloris", "overload"])
+    p.add_argument("what", choices=["idle", "slowloris", "overload", "open", "upstream"])
     p.add_argument("--binary", default=os.path.join(HERE, "../target/release/keyward"))
     p.add_argument("--connections", type=int, default=10000)
     p.add_argument("--clients", type=int, default=1000)
+    p.add_argument("--places", type=int, default=64, help="of an upstream that takes 50 ms for each request")
+    p.add_argument("--port", type=int, help="of that upstream, where it is all that is wanted")
     p.add_argument("--rate", type=int, default=500, help="good requests/s")
     p.add_argument("--seconds", type=int, default=3)
     a = p.parse_args()
     os.sched_setaffinity(0, {1})
-    {"idle": idle, "slowloris": slowloris, "overload": overload}[a.what](a)
+    {"idle": idle, "slowloris": slowloris, "overload": overload, "open": open_load, "upstream": upstream}[a.what](a)
 
 
 if __name__ == "__main__":

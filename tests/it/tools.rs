@@ -19,10 +19,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[track_caller]
 pub(crate) fn lacks(programs: &[&str]) -> bool {
     let missing: Vec<&&str> = programs.iter().filter(|program| !is_there(program)).collect();
-    if missing.is_empty() {
+    lacks_what(&format!("{missing:?}"), "tests/setup.sh", missing.is_empty())
+}
+
+/// The same of what another script installs.
+#[track_caller]
+pub(crate) fn lacks_what(what: &str, script: &str, is_there: bool) -> bool {
+    if is_there {
         return false;
     }
-    let why = format!("{missing:?} not found; tests/setup.sh installs it");
+    let why = format!("{what} not found; {script} installs it");
     assert!(env::var("KEYWARD_REQUIRE_TOOLS").as_deref() != Ok("1"), "{why}");
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
     true

@@ -1,6 +1,8 @@
 //! A WebSocket is a tunnel that the upstream agrees to. Nothing of the client's gets through before it has, and the tunnel
 //! ends when one of the two ends it, when nothing passes for long, or when the program stops.
 
+mod library;
+
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;

@@ -52,7 +52,8 @@ fn window(keyward: &Keyward, key: &Key, rate: u32) -> Window {
     let (start, gap) = (Instant::now() + Duration::from_millis(50), Duration::from_secs(1) / rate);
     let one = |place: u32| {
         let (mut client, mut seen) = (keyward.connect(), Window::default());
-        for due in (0..).map(|turn| start + gap * (place + turn * CONNECTIONS)).take_while(|due| *due < start + WINDOW) {
+        for due in (0..).map(|turn| start + gap * (place + turn * CONNECTIONS)).take_while(|due| *due < start + WINDOW)
+        {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let sent = Instant::now();
             let response = client.exchange(&get(key));

@@ -38,8 +38,10 @@ pub fn run(port: &str, rate: f64, secs: f64, conns: usize, keyfile: &str) {
     let mut bufs: Vec<Vec<u8>> = vec![Vec::new(); conns];
     let mut queue: VecDeque<f64> = VecDeque::new();
     let mut lat: Vec<u32> = Vec::with_capacity((rate * secs * 1.2) as usize);
+    let mut refused: Vec<u32> = Vec::new(); // of lat, those with a 503
     let (mut errors, mut socket_errors, mut sent, mut waited, mut open) =
         (0u64, 0u64, 0usize, 0u64, 0usize);
+    let mut has_retry_after = 0usize;
     let mut rng = 0x9E37_79B9_7F4A_7C15u64;
     let mut gap = || {
         rng ^= rng << 13;
@@ -138,9 +140,14 @@ pub fn run(port: &str, rate: f64, secs: f64, conns: usize, keyfile: &str) {
             } {
                 continue;
             }
-            lat.push(((now() - due_of[c]) * 1e6) as u32);
+            let took = ((now() - due_of[c]) * 1e6) as u32;
+            lat.push(took);
             if b[9] != b'2' {
                 errors += 1;
+            }
+            if b[9..].starts_with(b"503") {
+                refused.push(took);
+                has_retry_after += usize::from(b[..end].windows(14).any(|w| w.eq_ignore_ascii_case(b"\r\nretry-after:")));
             }
             bufs[c].clear();
             open -= 1;
@@ -149,13 +156,15 @@ pub fn run(port: &str, rate: f64, secs: f64, conns: usize, keyfile: &str) {
     }
     let dur = now();
     lat.sort_unstable();
-    let p = |q: f64| {
+    refused.sort_unstable();
+    let of = |lat: &[u32], q: f64| {
         lat.get(((lat.len() as f64 * q) as usize).min(lat.len().saturating_sub(1)))
             .copied()
             .unwrap_or(0)
     };
+    let p = |q: f64| of(&lat, q);
     println!(
-        "JSON {{\"requests\":{},\"duration_us\":{},\"status_errors\":{},\"socket_errors\":{},\"sent_late\":{},\"unfinished\":{},\"p50_us\":{},\"p90_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{}}}",
+        "JSON {{\"requests\":{},\"duration_us\":{},\"status_errors\":{},\"socket_errors\":{},\"sent_late\":{},\"unfinished\":{},\"p50_us\":{},\"p90_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\"refused\":{},\"refused_retry_after\":{},\"refused_p50_us\":{},\"refused_p99_us\":{}}}",
         lat.len(),
         (dur.min(secs) * 1e6) as u64,
         errors,
@@ -166,6 +175,10 @@ pub fn run(port: &str, rate: f64, secs: f64, conns: usize, keyfile: &str) {
         p(0.9),
         p(0.99),
         p(0.999),
-        lat.last().copied().unwrap_or(0)
+        lat.last().copied().unwrap_or(0),
+        refused.len(),
+        has_retry_after,
+        of(&refused, 0.5),
+        of(&refused, 0.99)
     );
 }
