@@ -314,6 +314,8 @@ pub(super) async fn update_role(request: &Request<'_>) -> Result<Answer, Trouble
     let observer = attributes.optional("observer", boolean);
     attributes.finish()?;
     let role = seen_role(request)?;
+    // What it permits now is taken from somebody, as what it will permit is given.
+    may_write_roles(request, &role.body.permissions)?;
     let new = NewRole {
         name: role.id.into(),
         permissions: permissions.unwrap_or(role.body.permissions),

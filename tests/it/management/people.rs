@@ -99,6 +99,25 @@ fn nobody_gives_what_they_do_not_have_or_becomes_who_may_do_more() {
 }
 
 #[test]
+fn nobody_takes_from_a_role_what_they_do_not_have() {
+    let stage = Stage::new();
+    stage.result("POST", "/v2/roles", r#"{"id":"namer","permissions":["roles:read","roles:write","keys:read"]}"#);
+    stage.result("POST", "/v2/roles", r#"{"id":"guard","permissions":["keys:read","leaks:write"]}"#);
+    let namer = stage.create("namer", json!({}));
+    let body = json!({ "subject": format!("key:{}", namer.id), "role": "namer" });
+    stage.result("POST", "/v2/bindings", &body.to_string());
+    for (method, patch) in
+        [("PATCH", r#"{"permissions":["keys:read"]}"#), ("PATCH", r#"{"observer":true}"#), ("DELETE", "")]
+    {
+        let answer = stage.keyward.manage(&namer, method, "/v2/roles/guard", patch);
+        assert_eq!(refusal(&answer), (403, vec!["forbidden".to_owned()]), "{method} {patch}");
+    }
+    assert_eq!(stage.result("GET", "/v2/roles/guard", "")["permissions"], json!(["keys:read", "leaks:write"]));
+    stage.result("PATCH", "/v2/roles/guard", r#"{"permissions":["keys:read"]}"#);
+    assert_eq!(stage.keyward.manage(&namer, "PATCH", "/v2/roles/guard", r#"{"observer":true}"#).status, 200);
+}
+
+#[test]
 fn keys_that_were_found_are_revoked_and_the_audit_says_where() {
     let stage = Stage::new();
     let key = stage.create("Example", json!({ "permissions": ["fetch"] }));
