@@ -103,7 +103,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let probes = Arc::new(ArcSwapOption::new(ops.and_then(|ops| ops.probes)));
 
     // Not made where there is none: a volume that is not mounted would turn every key into an unknown one.
-    let store = Arc::new(AnyStore::open_existing(&store, locksmith.pepper.check())?);
+    let store = Arc::new(AnyStore::open(&store, locksmith.pepper.check())?);
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();

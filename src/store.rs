@@ -335,25 +335,12 @@ pub enum AnyStore {
 }
 
 impl AnyStore {
-    /// Opens a store, and makes an embedded database that is not there yet, so that a first key can be made. Short blocking
-    /// I/O: for the start of a program, not for a request.
+    /// Opens a store that is there. Short blocking I/O: for the start of a program, not for a request.
     ///
     /// # Errors
-    /// When an embedded database cannot be opened or belongs to another pepper. Files and servers are asked when they are
-    /// pulled, not here: what is wrong with them may be put right while the program runs.
+    /// When an embedded database is not there, cannot be opened or belongs to another pepper. Files and servers are asked
+    /// when they are pulled, not here: what is wrong with them may be put right while the program runs.
     pub fn open(location: &Location, check: PepperCheck) -> Result<Self, StoreError> {
-        match location {
-            Location::Sqlite(path) => SqliteStore::open_or_create(path, check).map(Self::Sqlite),
-            Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
-            Location::Postgres(address) => Ok(Self::Postgres(Box::new(PostgresStore::new(address, check)))),
-        }
-    }
-
-    /// The same, but a database that is not there is an error: for `serve`, and for commands that only look.
-    ///
-    /// # Errors
-    /// As [`AnyStore::open`], and when there is no database.
-    pub fn open_existing(location: &Location, check: PepperCheck) -> Result<Self, StoreError> {
         match location {
             Location::Sqlite(path) => SqliteStore::open(path, check).map(Self::Sqlite),
             Location::File(path) => Ok(Self::File(FileStore::new(path, check))),
@@ -361,15 +348,35 @@ impl AnyStore {
         }
     }
 
-    /// Makes the tables of a database server's store where there are none; says whether it did. For those who write: a
-    /// sidecar makes nothing in a database that others share.
+    /// Opens a store, or makes a new, empty one where there is none; says whether it did. Only for somebody who asks for
+    /// that in so many words: whoever follows a store that was lost would follow an empty one too, and refuse everybody.
     ///
     /// # Errors
-    /// When the server does not answer, or does not allow it.
-    pub async fn prepare(&self) -> Result<bool, StoreError> {
+    /// As [`AnyStore::open`], and when it cannot be made.
+    pub async fn open_or_make(location: &Location, check: PepperCheck) -> Result<(Self, bool), StoreError> {
+        match location {
+            Location::Sqlite(path) => {
+                let made = !path.exists();
+                Ok((Self::Sqlite(SqliteStore::open_or_create(path, check)?), made))
+            }
+            Location::File(_) => Ok((Self::open(location, check)?, false)),
+            Location::Postgres(address) => {
+                let store = PostgresStore::new(address, check);
+                let made = store.prepare().await?;
+                Ok((Self::Postgres(Box::new(store)), made))
+            }
+        }
+    }
+
+    /// Brings the tables of a database server's store up to this version. For those who write: a sidecar changes nothing in
+    /// a database that others share.
+    ///
+    /// # Errors
+    /// When there are none, or the server does not answer, or does not allow it.
+    pub async fn bring_up(&self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(_) | Self::File(_) => Ok(false),
-            Self::Postgres(store) => store.prepare().await,
+            Self::Sqlite(_) | Self::File(_) => Ok(()),
+            Self::Postgres(store) => store.bring_up().await,
         }
     }
 }
@@ -413,16 +420,18 @@ mod tests {
     use super::*;
     use crate::auth::digest::Pepper;
 
-    #[test]
-    fn only_those_who_may_make_a_database() {
+    #[tokio::test]
+    async fn a_store_comes_into_being_only_where_that_is_meant() {
         let folder = tempfile::TempDir::new().unwrap();
         let location = Location::parse("sqlite:keys.db", folder.path()).unwrap();
         let check = Pepper::from_hex(&"07".repeat(32)).unwrap().check();
-        let error = AnyStore::open_existing(&location, check).unwrap_err().to_string();
+        let error = AnyStore::open(&location, check).unwrap_err().to_string();
         assert!(error.contains("there is no such file") && error.starts_with(&location.to_string()), "{error}");
         assert!(!folder.path().join("keys.db").exists());
+        for made in [true, false] {
+            assert_eq!(AnyStore::open_or_make(&location, check).await.unwrap().1, made);
+        }
         assert!(AnyStore::open(&location, check).is_ok());
-        assert!(AnyStore::open_existing(&location, check).is_ok());
     }
 
     #[test]

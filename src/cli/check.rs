@@ -15,7 +15,7 @@ pub(super) fn run(path: &Path, world: &World, console: &mut Console<'_>) -> Resu
     warn(&config.warnings, console);
     console.line(format_args!("ok  config {}", path.display()))?;
     wait(async {
-        let store = open(&config.store, &config.locksmith, true, console).await?;
+        let store = open(path, &config.store, &config.locksmith)?;
         let session = Session { store, locksmith: config.locksmith, actor: world.actor(), now: world.now };
         let everything = session.everything().await?;
         console.line(format_args!("ok  store {} at revision {}", config.store, everything.revision))?;

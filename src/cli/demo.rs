@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
-use super::open::{World, open};
+use super::open::World;
 use crate::app::{self, App};
 use crate::auth::digest::Pepper;
 use crate::auth::grant::Access;
@@ -37,7 +37,7 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         let upstream = serve_upstream().map_err(failed)?;
         let path = folder.write_config(upstream)?;
         let config = config::load(&path, &Overrides::default())?;
-        let store = open(&config.store, &config.locksmith, false, console).await?;
+        let (store, _) = AnyStore::open_or_make(&config.store, config.locksmith.pepper.check()).await?;
         let session = world.session(config.locksmith.clone(), store);
         let key = make_key("demo", Access::ReadWrite, None, &session).await?;
         let read_only = make_key("demo read-only", Access::ReadOnly, None, &session).await?;

@@ -1,4 +1,5 @@
-//! `keyward init`: a first config, a pepper and an empty store. Nothing that is there is touched.
+//! `keyward init`: a first config, a pepper and an empty store; or, for a config that is there, just the store that it names.
+//! Nothing that is there is touched.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,12 +11,13 @@ use clap::Args;
 
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::open::{World, open, wait};
+use super::open::{World, wait, warn};
+use crate::auth::Locksmith;
 use crate::auth::digest::Pepper;
 use crate::config::{self, Finding, KeyStoreConfig, Place};
 use crate::manage::user::NewUser;
 use crate::manage::values::Email;
-use crate::store::{Location, StoreError};
+use crate::store::{AnyStore, Location, StoreError};
 
 /// What `keyward init` takes.
 #[derive(Args, Debug)]
@@ -23,12 +25,12 @@ pub(super) struct InitArgs {
     /// The folder for all of it
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The config file; the rest is put beside it
+    /// The config file; the rest is put beside it. If it is there, it stays, and only its store is made
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     config: Option<PathBuf>,
-    /// The server behind
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
-    upstream: String,
+    /// The server behind; http://127.0.0.1:9000 if not given
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
     /// Where keys will be: sqlite:PATH, or postgres://USER@HOST/DATABASE, where the tables are made too. A URL with a
     /// password is better off in the environment, as KEYWARD_STORE
     #[arg(long, value_name = "STORE")]
@@ -40,6 +42,9 @@ pub(super) struct InitArgs {
 
 /// How long a first admin has to come in; `keyward user link` makes another way.
 const FIRST_LINK: Duration = Duration::from_secs(60 * 60);
+
+/// The server behind of those who name none.
+const UPSTREAM: &str = "http://127.0.0.1:9000";
 
 /// The store of those who name none.
 const DATABASE: &str = "sqlite:./keyward.db";
@@ -72,6 +77,9 @@ impl InitArgs {
 /// Makes the files, and the store.
 pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let config = args.config(world);
+    if config.is_file() {
+        return store_of(&config, args, world, console);
+    }
     let folder = config.parent().unwrap_or(Path::new(""));
     let pepper = folder.join("keyward.pepper");
     let (store, written) = args.store(world, folder)?;
@@ -86,7 +94,7 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
         .map(|path| path.display().to_string())
         .collect();
     if !there.is_empty() {
-        return Err(Failure::Conflict(format!("already there: {}; nothing is overwritten", there.join(", "))));
+        return Err(already(&there));
     }
     let failed = |path: &Path, error: io::Error| {
         let path = path.display();
@@ -101,13 +109,14 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
     make(&pepper, 0o600, &secret).map_err(|error| failed(&pepper, error))?;
     // A URL may have a password in it.
     let mode = if database.is_some() { 0o644 } else { 0o600 };
-    make(&config, mode, &starter(&args.upstream, written)).map_err(|error| failed(&config, error))?;
+    make(&config, mode, &starter(args.upstream.as_deref().unwrap_or(UPSTREAM), written))
+        .map_err(|error| failed(&config, error))?;
     let made = try_out(&config, world, console);
     match &made {
         Ok(_) => {}
         Err(Failure::Store(StoreError::Unsettled { .. })) => console.note(format_args!(
-            "kept {} and {}: tables that were made fit no other pepper. When the server is back, `keyward key create --config {0}` \
-             works on them, or makes them",
+            "kept {} and {}: tables that were made fit no other pepper. When the server is back, `keyward init --config {0}` \
+             makes them, or says that they are there",
             config.display(),
             pepper.display()
         )),
@@ -130,7 +139,7 @@ pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> 
 fn first_admin(path: &Path, email: &Email, world: &World, console: &mut Console<'_>) -> Result<(), Failure> {
     let KeyStoreConfig { locksmith, store, .. } = config::load_for_keys(path, &world.overrides)?;
     wait(async {
-        let store = open(&store, &locksmith, false, console).await?;
+        let store = AnyStore::open(&store, locksmith.pepper.check())?;
         let session = world.session(locksmith, store);
         let (email, role) = (email.clone(), Some("admin".into()));
         let new = NewUser { email, name: None, scope: None, password: None, api_access: false, role };
@@ -146,7 +155,52 @@ fn first_admin(path: &Path, email: &Email, world: &World, console: &mut Console<
 /// Reads the new config as `serve` would, and makes the store.
 fn try_out(path: &Path, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let config = config::load(path, &world.overrides)?;
-    wait(async { open(&config.store, &config.locksmith, false, console).await.map(|_| Exit::Ok) })
+    made(&config.store, &config.locksmith, console).map(|_| Exit::Ok)
+}
+
+/// Makes a store; says whether there was none.
+fn made(location: &Location, locksmith: &Locksmith, console: &mut Console<'_>) -> Result<bool, Failure> {
+    let mut is_new = false;
+    wait(async {
+        is_new = AnyStore::open_or_make(location, locksmith.pepper.check()).await?.1;
+        if is_new && matches!(location, Location::Postgres(_)) {
+            console.note(format_args!("made the tables of a new, empty store in {location}"));
+        }
+        Ok(Exit::Ok)
+    })?;
+    Ok(is_new)
+}
+
+fn already(there: &[String]) -> Failure {
+    Failure::Conflict(format!("already there: {}; nothing is overwritten", there.join(", ")))
+}
+
+/// Makes the store of a config that is there, if it is missing: of a config that somebody wrote, or after a volume was lost.
+fn store_of(config: &Path, args: &InitArgs, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(config, &world.overrides)?;
+    let shown = config.display();
+    let folder = config.parent().unwrap_or(Path::new(""));
+    if args.upstream.is_some() || args.store.is_some() && args.store(world, folder)?.0 != store {
+        let why = format!(
+            "{shown} is already there and stays as it is: change it there, or leave --upstream and --store out"
+        );
+        return Err(Failure::Conflict(why));
+    }
+    warn(&warnings, console);
+    let is_new = (store.is_missing() || matches!(store, Location::Postgres(_))) && made(&store, &locksmith, console)?;
+    if !is_new {
+        return Err(already(&[shown.to_string(), store.to_string()]));
+    }
+    if let Some(email) = &args.admin {
+        first_admin(config, email, world, console)?;
+    }
+    console.note(format_args!("{shown} stays as it is"));
+    let database = match &store {
+        Location::Sqlite(path) => Some(path),
+        Location::File(_) | Location::Postgres(_) => None,
+    };
+    tell(config, database.into_iter(), console);
+    Ok(Exit::Ok)
 }
 
 /// A file that is gone again is no place for a mistake: the one thing in it that can be wrong came from a flag.
@@ -219,7 +273,7 @@ mod tests {
 
     #[track_caller]
     fn init(folder: &Path, upstream: &str) -> Ran {
-        let (dir, upstream) = (Some(folder.to_owned()), upstream.to_owned());
+        let (dir, upstream) = (Some(folder.to_owned()), Some(upstream.to_owned()));
         let args = InitArgs { dir, config: None, upstream, store: None, admin: None };
         remember(|console| run(&args, &world(), console))
     }
@@ -228,8 +282,7 @@ mod tests {
     fn v1_a_first_admin_comes_in_by_a_link_and_not_by_a_password() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, admin) = (Some(folder.path().join("k")), Some("root@example.com".parse().unwrap()));
-        let upstream = "http://127.0.0.1:9000".to_owned();
-        let args = InitArgs { dir, config: None, upstream, store: None, admin };
+        let args = InitArgs { dir, config: None, upstream: None, store: None, admin };
         let ran = remember(|console| run(&args, &world(), console));
         assert!(ran.code == 0 && ran.out.trim().len() == 43 && ran.out.lines().count() == 1, "{ran:?}");
     }
@@ -257,6 +310,30 @@ mod tests {
         let checked = remember(|console| check::run(&config, &world(), console));
         assert_eq!(checked.code, 7, "{checked:?}");
         assert!(!place.join("keyward.db").exists(), "a check makes nothing");
+    }
+
+    #[test]
+    fn a_config_that_is_there_gets_the_store_that_it_lacks_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(init(folder.path(), "http://127.0.0.1:9000").code, 0);
+        let (config, database) = (folder.path().join("keyward.yaml"), folder.path().join("keyward.db"));
+        let before = ["keyward.yaml", "keyward.pepper"].map(|name| fs::read(folder.path().join(name)).unwrap());
+        let again = |store: Option<&str>| {
+            let (config, store) = (Some(config.clone()), store.map(str::to_owned));
+            let args = InitArgs { dir: None, config, upstream: None, store, admin: None };
+            remember(|console| run(&args, &world(), console))
+        };
+        let ran = again(None);
+        assert!(ran.code == 5 && ran.err.contains("keyward.db; nothing is overwritten"), "{ran:?}");
+        fs::remove_file(&database).unwrap();
+        let ran = init(folder.path(), "http://127.0.0.1:9000");
+        assert!(ran.code == 5 && ran.err.contains("stays as it is") && !database.exists(), "{ran:?}");
+        let ran = again(Some("sqlite:./other.db"));
+        assert!(ran.code == 5 && !folder.path().join("other.db").exists(), "{ran:?}");
+        let ran = again(Some(DATABASE));
+        assert!(ran.code == 0 && database.exists() && ran.err.contains("stays as it is"), "{ran:?}");
+        let after = ["keyward.yaml", "keyward.pepper"].map(|name| fs::read(folder.path().join(name)).unwrap());
+        assert_eq!(before, after);
     }
 
     #[test]

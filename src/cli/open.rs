@@ -1,5 +1,6 @@
 //! From a config to a store that a command can work on: reads what is needed, opens the store, and waits for the end.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
 use crate::config::{self, Finding, KeyStoreConfig, Overrides};
 use crate::manage::Session;
-use crate::store::{AnyStore, Location};
+use crate::store::{AnyStore, Location, StoreError};
 
 /// What a command knows of the process that it runs in.
 pub(super) struct World {
@@ -46,8 +47,8 @@ impl World {
 
 /// Carries out a command on the store that a config names.
 pub(super) fn manage(command: ManageCommand, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    let KeyStoreConfig { locksmith, store, warnings } =
-        config::load_for_keys(&command.on().config.config, &world.overrides)?;
+    let path = command.on().config.config.clone();
+    let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(&path, &world.overrides)?;
     warn(&warnings, console);
     let output = command.output();
     match command {
@@ -55,7 +56,7 @@ pub(super) fn manage(command: ManageCommand, world: &World, console: &mut Consol
             key::record(args, &locksmith, (&world.actor(), world.now), output, console)
         }
         command => wait(async {
-            let session = opened(locksmith, &store, command.only_looks(), world, console).await?;
+            let session = opened(locksmith, (&path, &store), command.only_looks(), world).await?;
             command.run(&session, console).await
         }),
     }
@@ -68,38 +69,31 @@ pub(super) fn warn(warnings: &[Finding], console: &mut Console<'_>) {
     }
 }
 
-/// The store that a command works on. One that was expected to be there, and is not, must not come into being unnoticed.
 async fn opened(
     locksmith: Arc<Locksmith>,
-    store: &Location,
+    (config, location): (&Path, &Location),
     only_looks: bool,
     world: &World,
-    console: &mut Console<'_>,
 ) -> Result<Session<AnyStore>, Failure> {
-    if !only_looks && store.is_missing() {
-        console.note(format_args!("there is no {store} yet: a new, empty store is made"));
+    let store = open(config, location, &locksmith)?;
+    if !only_looks {
+        store.bring_up().await?;
     }
-    let store = open(store, &locksmith, only_looks, console).await?;
     Ok(world.session(locksmith, store))
 }
 
-/// Opens a store. Commands that only look do not make a database where there is none: the path is wrong more often than
-/// the database is new.
-pub(super) async fn open(
-    location: &Location,
-    locksmith: &Locksmith,
-    only_looks: bool,
-    console: &mut Console<'_>,
-) -> Result<AnyStore, Failure> {
-    let check = locksmith.pepper.check();
-    if only_looks {
-        return Ok(AnyStore::open_existing(location, check)?);
+/// Opens the store that a command works on. One that was expected to be there, and is not, must not come into being: a
+/// running `serve` would follow it, and refuse everybody.
+pub(super) fn open(config: &Path, location: &Location, locksmith: &Locksmith) -> Result<AnyStore, Failure> {
+    if location.is_missing() {
+        let config = config.display();
+        let why = format!(
+            "there is no such file; `keyward init --config {config}` makes a new, empty store; where there was one, put a \
+             backup in its place"
+        );
+        return Err(Failure::Store(StoreError::Unavailable { store: location.to_string(), why }));
     }
-    let store = AnyStore::open(location, check)?;
-    if store.prepare().await? {
-        console.note(format_args!("made the tables of a new, empty store in {location}"));
-    }
-    Ok(store)
+    Ok(AnyStore::open(location, locksmith.pepper.check())?)
 }
 
 /// Runs a command to its end.

@@ -30,6 +30,7 @@ use self::address::Way;
 use self::link::Pool;
 use self::listen::Ear;
 use self::read::Answer;
+use self::schema::IfMissing;
 use super::record::{Record, RecordId};
 use super::{Commit, CommitError, Pull, Records, Revision, Store, StoreError};
 use crate::auth::digest::PepperCheck;
@@ -72,7 +73,16 @@ impl PostgresStore {
     /// # Errors
     /// When the server does not answer, or does not allow it.
     pub async fn prepare(&self) -> Result<bool, StoreError> {
-        schema::prepare(&self.pool, self.check).await.map_err(|trouble| trouble.explain(&self.name))
+        schema::prepare(&self.pool, self.check, IfMissing::Make).await.map_err(|trouble| trouble.explain(&self.name))
+    }
+
+    /// Brings the tables up to this version.
+    ///
+    /// # Errors
+    /// When there are none, or the server does not answer, or does not allow it.
+    pub async fn bring_up(&self) -> Result<(), StoreError> {
+        let done = schema::prepare(&self.pool, self.check, IfMissing::Refuse).await;
+        done.map(|_| ()).map_err(|trouble| trouble.explain(&self.name))
     }
 }
 

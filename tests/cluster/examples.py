@@ -132,6 +132,7 @@ def faults(keyward, folder):
         (site / "keyward.yaml").write_text((EXAMPLES / f"{name}.yaml").read_text())
         (site / "keyward.pepper").write_text("5a" * 32)
         (site / "keyward.pepper").chmod(0o600)
+        run(keyward, site, "init")
         for scope in scopes:
             run(keyward, site, "scope", "create", scope)
         key = ""

@@ -65,7 +65,8 @@ const ROWS: &[Row] = &[
     row("serve --conifg x", 2, &["'--conifg'", "'--config'"]),
     row("key create", 2, &["--name <NAME>"]),
     row("key create --name a --ip 10.0.0.0/33", 2, &["'--ip <NET>'", "\"10.0.0.0/33\" is no address and no network"]),
-    row("key create --name a --expires 2020-01-01", 2, &["2020-01-01T00:00:00.000Z has passed"]),
+    row("key create --name a --expires 2020-01-01", 2, &["2020-01-01T00:00:00.000Z has passed"])
+        .after(&[INIT]),
     // The config.
     row(
         "serve --config gone.yaml",
@@ -137,17 +138,16 @@ const ROWS: &[Row] = &[
     )
     .given(&[(File("keyward.db"), "")]),
     row("serve", 7, &["error: sqlite:keyward.db: it cannot be opened"]).given(&[(File("keyward.db/"), "")]),
-    row("serve", 7, &["error: sqlite:no/such.db: there is no such file; make a new store with `keyward init`"])
+    row("serve", 7, &["error: sqlite:no/such.db: there is no such file; `keyward init --config FILE` makes a"])
         .given(&[(Line(4), "store: sqlite:no/such.db")]),
-    row("key create --name a", 7, &["error: sqlite:no/such.db: the file cannot be made: No such file or directory"])
+    row("init --config keyward.yaml", 7, &["error: sqlite:no/such.db: the file cannot be made: No such file or directory"])
         .given(&[(Line(4), "store: sqlite:no/such.db")]),
-    row("key list", 7, &["error: sqlite:keyward.db: there is no such file; make a new store with `keyward init`"]),
     row(
         "serve --set keys.pepper.file=other/keyward.pepper",
         7,
         &["error: sqlite:keyward.db: its keys were made with another pepper; use the pepper file that belongs"],
     )
-    .after(&["key create --name a", "init --config other/keyward.yaml"]),
+    .after(&[INIT, "key create --name a", "init --config other/keyward.yaml"]),
     row(
         "key create --name a",
         1,
@@ -162,47 +162,51 @@ const ROWS: &[Row] = &[
     row("serve", 1, &["error: cannot listen on 127.0.0.1:PORT (ops.listen): Address already in use"])
         .given(&[(Line(4), "store: sqlite:keyward.db\nops: { listen: '127.0.0.1:PORT' }")]),
     // Keys and scopes.
-    row("key revoke k2", 4, &["error: no key k2; `keyward key list` shows all"]).after(&["key create --name a"]),
+    row("key revoke k2", 4, &["error: no key k2; `keyward key list` shows all"]).after(&[INIT, "key create --name a"]),
     row("key enable k1", 5, &["error: key k1 is revoked, which is final; `keyward key create` makes a new one"])
-        .after(&["key create --name a --id k1", "key revoke k1"]),
+        .after(&[INIT, "key create --name a --id k1", "key revoke k1"]),
     row("key create --name b --id k1", 5, &["error: key k1 is there already; `keyward key show k1` shows it"])
-        .after(&["key create --name a --id k1"]),
+        .after(&[INIT, "key create --name a --id k1"]),
     row(
         "scope suspend organization:acme/project:p1",
         4,
         &["error: no scope organization:acme/project:p1; `keyward scope list` shows all"],
     )
-    .after(&["scope create organization:acme"]),
+    .after(&[INIT, "scope create organization:acme"]),
     row(
         "init --config other/keyward.yaml",
         5,
-        &["already there: other/keyward.yaml, other/keyward.pepper, other/keyward.db; nothing is overwritten"],
+        &["already there: other/keyward.yaml, sqlite:other/keyward.db; nothing is overwritten"],
     )
     .after(&["init --config other/keyward.yaml"]),
     // Imports.
-    row("key import --input gone.csv", 1, &["error: gone.csv: cannot be read: No such file", "--input is the file of keys"]),
-    row("key import --input keys.csv", 2, &["error: keys.csv: it is empty"]).given(&[(File("keys.csv"), "\n \n")]),
+    row("key import --input gone.csv", 1, &["error: gone.csv: cannot be read: No such file", "--input is the file of keys"])
+        .after(&[INIT]),
+    row("key import --input keys.csv", 2, &["error: keys.csv: it is empty"]).after(&[INIT]).given(&[(File("keys.csv"), "\n \n")]),
     row(
         "key import --input keys.csv",
         2,
         &["error: keys.csv: line 1: unknown columns: `colour`, `size`; known are value, sha256, id, name,"],
     )
-    .given(&[(File("keys.csv"), "value,colour,id,size\n")]),
+    .after(&[INIT]).given(&[(File("keys.csv"), "value,colour,id,size\n")]),
     row("key import --input keys.jsonl", 2, &["error: keys.jsonl: line 1: unknown columns: `colour`; known are"])
-        .given(&[(File("keys.jsonl"), "{\"value\":\"0123456789abcdef0123\",\"colour\":1}\n")]),
+        .after(&[INIT]).given(&[(File("keys.jsonl"), "{\"value\":\"0123456789abcdef0123\",\"colour\":1}\n")]),
     row(
         "key import --input keys.json",
         2,
         &["error: keys.json: it is a JSON array; write one object on each line, as `jq -c '.[]'` does"],
     )
-    .given(&[(File("keys.json"), "[\n{\"value\":\"0123456789abcdef0123\"}\n]\n")]),
+    .after(&[INIT]).given(&[(File("keys.json"), "[\n{\"value\":\"0123456789abcdef0123\"}\n]\n")]),
     row(
         "key import --input keys.csv",
         2,
         &["error: keys.csv: line 1: it must name the columns, which are value, sha256, id, name, access,"],
     )
-    .given(&[(File("keys.csv"), "0123456789abcdef0123,rw\n")]),
+    .after(&[INIT]).given(&[(File("keys.csv"), "0123456789abcdef0123,rw\n")]),
 ];
+
+/// Makes the store.
+const INIT: &str = "init --config keyward.yaml";
 
 /// A folder with a config, a pepper and what a row has besides.
 fn site_of(row: &Row, taken: u16) -> Site {
@@ -268,6 +272,37 @@ fn every_mistake_has_its_code_and_its_message() {
     let port = taken.local_addr().unwrap().port();
     let offences: Vec<String> = ROWS.iter().flat_map(|row| offences(row, port)).collect();
     assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// A running `serve` would follow an empty store, and refuse everybody.
+#[test]
+fn nothing_but_init_makes_a_store() {
+    let site = site_of(&ROWS[0], 0);
+    site.write("keyward.yaml", CONFIG);
+    site.write("keys.csv", "value\n");
+    for words in [
+        "key create --name a",
+        "key import --input keys.csv",
+        "key list",
+        "scope create organization:acme",
+        "user create --email ann@example.com",
+        "role create keepers --permission keys:read",
+        "binding create user:ann admin",
+        "audit list",
+        "usage",
+        "node list",
+        "check",
+    ] {
+        let ended = run(&site, words);
+        assert_eq!(ended.status.code(), Some(7), "{words}: {ended:?}");
+        assert!(
+            ended.err.contains("there is no such file; `keyward init --config keyward.yaml` makes"),
+            "{words}: {ended:?}"
+        );
+        assert!(!site.path().join("keyward.db").exists(), "{words}");
+    }
+    assert!(run(&site, INIT).status.success());
+    assert!(run(&site, "key create --name a").status.success());
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn site(upstream: &Upstream) -> Site {
         writeln!(rows, "k{row},{row:020x},organization:o{}", row % SCOPES).unwrap();
     }
     site.write("keys.csv", &rows);
+    site.init();
     site
 }
 

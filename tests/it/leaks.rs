@@ -78,6 +78,7 @@ fn run(site: &Site, words: &[&str], code: i32, written: &mut Written) {
 
 /// Makes, imports, changes and shows keys.
 fn prepare(site: &Site, written: &mut Written) -> Canaries {
+    site.init();
     let created = reveal(site, &["key", "create", "--name", "a", "--id", "created"], written);
     let json =
         reveal(site, &["key", "create", "--name", "a", "--id", "ro", "--read-only", "--output", "json"], written);

@@ -115,7 +115,9 @@ fn writer(database: &Database, upstream: &Upstream) -> Site {
     for role in ["owner", "writer", "reader"] {
         database.sql(&format!("create role {}_{role} login in role keyward_{role}", database.name));
     }
-    site(database, upstream, "owner", "").json(&["scope", "create", "organization:acme"]);
+    let owner = site(database, upstream, "owner", "");
+    owner.init();
+    owner.json(&["scope", "create", "organization:acme"]);
     database.run(&roles);
     site(database, upstream, "writer", "")
 }

@@ -27,6 +27,7 @@ fn writer(database: &Database, upstream: &Upstream) -> Site {
         database.sql(&format!("create role {}_{role} login in role keyward_{role}", database.name));
     }
     let owner = site(database, upstream, "owner", "");
+    owner.init();
     owner.json(&["scope", "create", "organization:acme"]);
     database.run(&roles);
     site(database, upstream, "writer", "")
@@ -109,6 +110,7 @@ fn failure_3_through_a_pooler_everything_works_but_notifications_and_they_go_pas
         Site::new(upstream.address(), &format!("store: {url:?}\nlog: {{ level: debug, access: none }}"))
     };
     let writer = site(false);
+    writer.init();
     writer.create_key(&[]);
     for (past_it, limit) in [(true, 500), (false, 1500)] {
         let keyward = site(past_it).serve();
@@ -138,6 +140,10 @@ fn a_sidecar_waits_for_the_tables_and_says_so() {
     assert_eq!(database.sql("select to_regnamespace('keyward') is null"), "t");
     let looked = keyward.site.run(&["key", "list"]);
     assert_eq!(looked.status.code(), Some(7));
+    let written = keyward.site.run(&["key", "create", "--name", "a"]);
+    assert_eq!(written.status.code(), Some(7), "who writes makes none either");
+    assert_eq!(database.sql("select to_regnamespace('keyward') is null"), "t");
+    keyward.site.init();
     let made = keyward.site.create_key(&[]);
     time_until(&keyward, &made, 200);
     assert_eq!(keyward.ops_page("/readyz").status, 200);
@@ -194,9 +200,12 @@ fn a_pepper_that_tables_may_have_been_made_with_is_kept() {
     assert!(lost.status.code() == Some(7) && lost.err.contains("is not known"), "{lost:?}");
     assert!(lost.err.contains("kept") && lost.err.contains("keyward.pepper"), "{lost:?}");
     // As it was told to, once the server is there again.
+    let url = database.url("kw", "");
+    let again = tools::run(tools::keyward(&["init", "--config", config]).env("KEYWARD_STORE", &url));
+    assert!(again.status.code() == Some(5) && again.err.contains("nothing is overwritten"), "{again:?}");
     let create = ["key", "create", "--name", "first", "--config", config];
-    let created = tools::run(tools::keyward(&create).env("KEYWARD_STORE", database.url("kw", "")));
-    assert!(created.status.success() && !created.err.contains("made the tables"), "{created:?}");
+    let created = tools::run(tools::keyward(&create).env("KEYWARD_STORE", url));
+    assert!(created.status.success(), "{created:?}");
 }
 
 #[test]
@@ -344,7 +353,8 @@ fn tls_is_used_as_the_url_says() {
     let check = |host: &str, more: &str| {
         let url = format!("postgres://kw:{PASSWORD}@{host}:{port}/{}?{more}", database.name);
         let site = Site::new(upstream.address(), &format!("store: {url:?}"));
-        // The first makes the tables.
+        // The first makes the tables; to the others it does nothing.
+        site.run(&["init"]);
         tools::run(&mut site.command(&["key", "create", "--name", "Example"]))
     };
     let pem = |name: &str| format!("sslmode=verify-full&sslrootcert={}", folder.path().join(name).display());

@@ -20,6 +20,7 @@ fn scene(max_staleness: &str) -> (Scene, Keyward) {
     let url = server.database().url("kw", "");
     let site = |more: &str| Site::new(upstream.address(), &format!("store: {url:?}\nsync: {{ poll: 300ms{more} }}"));
     let writer = site("");
+    writer.init();
     let key = writer.create_key(&[]);
     let keyward = site(&format!(", snapshot: ./state, max_staleness: {max_staleness}")).serve();
     until("the snapshot is written", || keyward.site.path().join("state").exists());

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::link::{self, LONG_PATIENCE, PATIENCE, Pool, within};
-use super::trouble::Trouble;
+use super::trouble::{NO_TABLES, Trouble};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
 use crate::store::chain::{self, Link};
@@ -46,12 +46,22 @@ pub(super) fn can_write(format: i32) -> Result<(), Trouble> {
     )))
 }
 
+/// What happens where there are no tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfMissing {
+    /// They are made.
+    Make,
+    /// Nothing: the address is wrong more often than the database is new.
+    Refuse,
+}
+
 /// Makes the tables, or brings them up; does nothing where they are as they should be. Says whether they were made.
-pub(super) async fn prepare(pool: &Arc<Pool>, check: PepperCheck) -> Result<bool, Trouble> {
+pub(super) async fn prepare(pool: &Arc<Pool>, check: PepperCheck, missing: IfMissing) -> Result<bool, Trouble> {
     let lease = pool.lease().await?;
-    if within(PATIENCE, "looking for the tables", format(lease.client(), check)).await? == Some(FORMAT) {
+    let before = within(PATIENCE, "looking for the tables", format(lease.client(), check)).await?;
+    if before == Some(FORMAT) || (before.is_none() && missing == IfMissing::Refuse) {
         lease.give_back();
-        return Ok(false);
+        return before.map(|_| false).ok_or_else(|| Trouble::Refused(NO_TABLES.to_owned()));
     }
     let made = within(LONG_PATIENCE, "making the tables", make(lease.client(), check)).await?;
     match within(LONG_PATIENCE, "committing", lease.client().batch_execute("commit")).await {

@@ -98,6 +98,10 @@ impl Refusal {
     }
 }
 
+/// Said of a database that is new, or not the one that was meant.
+pub(super) const NO_TABLES: &str = "the database has no tables of Keyward yet; `keyward init` makes them, with --config FILE for \
+     a config that is there, or --store URL, and with a user that may (deploy/postgres/roles.sql)";
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,8 +127,7 @@ fn advise(error: &tokio_postgres::Error, f: &mut fmt::Formatter<'_>) -> fmt::Res
     } else if *code == SqlState::UNDEFINED_DATABASE {
         "the server has no such database; create it"
     } else if [SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_TABLE].contains(code) {
-        "the database has no tables of Keyward yet; `keyward init --store URL`, or a first `keyward key create`, makes them \
-         with a user that may (deploy/postgres/roles.sql)"
+        NO_TABLES
     } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
         "this user may not do that; give it keyward_reader or keyward_writer (deploy/postgres/roles.sql)"
     } else if [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(code) {

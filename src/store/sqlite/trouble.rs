@@ -76,8 +76,8 @@ impl Database {
     /// What the file system says of the path.
     pub(super) fn missing(&self, error: &io::Error) -> Trouble {
         Trouble::Refused(match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file; make a new store with `keyward init`, or put a \
-                 backup in its place"
+            io::ErrorKind::NotFound => "there is no such file; `keyward init --config FILE` makes a new, empty store; \
+                 where there was one, put a backup in its place"
                 .to_owned(),
             _ => error.to_string(),
         })

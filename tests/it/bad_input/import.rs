@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use super::{ROWS, run, site_of};
+use super::{INIT, ROWS, run, site_of};
 
 #[test]
 fn rejected_rows_can_be_corrected_and_imported() {
     let site = site_of(&ROWS[0], 0);
+    assert!(run(&site, INIT).status.success());
     let good = "0123456789abcdef0000";
     let rows = [
         "id,name,value,access,ips,scope,expires",

@@ -106,6 +106,7 @@ impl Site {
     /// Runs a command that must succeed, and gives what it prints with `--output json`.
     #[track_caller]
     pub(crate) fn json(&self, words: &[&str]) -> Value {
+        self.make_store();
         let output = self.command(words).args(["--output", "json"]).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout)
@@ -124,18 +125,26 @@ impl Site {
     /// Brings in keys of another system: rows of `id,name,value,access,ips,scope`.
     #[track_caller]
     pub(crate) fn import_keys(&self, rows: &[&str]) {
+        self.make_store();
         self.write("import.csv", &format!("id,name,value,access,ips,scope\n{}\n", rows.join("\n")));
         let output = self.run(&["key", "import", "--input", "import.csv"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Makes the database, if the site has none yet: `serve` does not.
+    /// Makes the database, if the site has none yet: only `init` does.
+    #[track_caller]
     fn make_store(&self) {
         let config = fs::read_to_string(self.path().join("keyward.yaml")).unwrap();
         if config.contains("sqlite:keyward.db") && !self.path().join("keyward.db").exists() {
-            self.write("nothing.csv", "value\n");
-            assert!(self.run(&["key", "import", "--input", "nothing.csv"]).status.success());
+            self.init();
         }
+    }
+
+    /// Makes the store, which must not be there.
+    #[track_caller]
+    pub(crate) fn init(&self) {
+        let made = self.run(&["init"]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
     /// Starts `keyward serve`, and waits until it is ready.
