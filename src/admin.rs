@@ -59,11 +59,8 @@ pub struct Admin {
 impl Admin {
     /// The page that is asked for.
     pub async fn page(&self, ask: Ask) -> Page {
-        if ask.path == document::PATH && ask.only_looks() {
-            return Page::new(StatusCode::OK, "application/json", self.api.document());
-        }
-        if ask.path.starts_with("/v2/") {
-            return self.api.answer(ask).await;
+        if ask.path.starts_with("/v2/") || ask.mounted.is_some() {
+            return self.managed(ask).await;
         }
         match (ask.path.as_str(), &self.reloads) {
             ("/status", _) if ask.only_looks() => self.status(),
@@ -76,6 +73,14 @@ impl Admin {
                 Trouble::new(StatusCode::NOT_FOUND, "not_found", message).page()
             }
         }
+    }
+
+    /// The API's answer, and nothing else: the rest is not for those who come by the way of the upstream's clients.
+    async fn managed(&self, ask: Ask) -> Page {
+        if ask.path == document::PATH && ask.only_looks() {
+            return Page::new(StatusCode::OK, "application/json", self.api.document(ask.mounted.as_ref()));
+        }
+        self.api.answer(ask).await
     }
 
     fn status(&self) -> Page {
@@ -94,6 +99,12 @@ impl Admin {
         let result = json!({"version": env!("CARGO_PKG_VERSION"), "replica": replica, "troubles": troubles});
         page(StatusCode::OK, &json!({"success": true, "result": result, "links": null, "errors": []}))
     }
+}
+
+/// What those hear who ask where there is no room for them.
+pub fn busy() -> Page {
+    let why = "there are too many requests to the management API at once";
+    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1).page()
 }
 
 /// As Prometheus answers it: in words, and a config with mistakes is the server's trouble, not the request's.

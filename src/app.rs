@@ -14,9 +14,9 @@ use tokio::task::{JoinError, JoinSet};
 use self::ledger::Ledger;
 pub use self::reload::Watched;
 use self::reload::{Fixed, Parts, Reloader};
-use crate::admin::{Admin, api::Api};
+use crate::admin::{self, Admin, api::Api};
 use crate::config::Config;
-use crate::control::{self, Ask, Page};
+use crate::control::{self, Ask, Desk, Page};
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
 use crate::ops::{self, Ops};
 use crate::proxy::{self, Surroundings};
@@ -134,11 +134,10 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         async move { ops.page(&ask).await }
     })?;
     let (reloads, asked) = Reloads::new();
-    let reloads = watched.is_some().then_some(reloads);
-    let url = admin.and_then(|admin| admin.url);
-    let api = Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), url);
+    let api =
+        Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin.and_then(|admin| admin.url));
     let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
-    let admin = serve_admin(&mut tasks, admin_listener, parts, reloads, api)?;
+    let (admin, desk) = serve_admin(&mut tasks, admin_listener, parts, watched.is_some().then_some(reloads), api)?;
 
     let (address, workers) = (proxy_listener.local_addr()?, proxy.workers.count);
     let access: AccessLogger = logs.access.clone();
@@ -147,6 +146,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         metrics: metrics.clone(),
         access: access.clone(),
         lifecycle: lifecycle.clone(),
+        desk,
     };
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
     if let Some(watched) = watched {
@@ -218,22 +218,26 @@ fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error>
     TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
 }
 
-/// Serves the pages and the API for those who run it.
+/// Serves the pages and the API for those who run it; returns where the data plane hands in what is for the API.
 fn serve_admin(
     tasks: &mut JoinSet<std::io::Result<()>>,
     listener: Option<TcpListener>,
     (replica, metrics, lifecycle): (Arc<Replica>, Arc<Metrics>, Lifecycle),
     reloads: Option<Reloads>,
     api: Api,
-) -> Result<Option<SocketAddr>, Error> {
-    if listener.is_some() {
-        tasks.spawn(api.follow());
+) -> Result<(Option<SocketAddr>, Option<Desk>), Error> {
+    if listener.is_none() {
+        return Ok((None, None));
     }
+    tasks.spawn(api.follow());
     let admin = Arc::new(Admin { replica, metrics, lifecycle, reloads, api });
-    serve_pages(tasks, listener, move |ask| {
+    let page = move |ask| {
         let admin = admin.clone();
         async move { admin.page(ask).await }
-    })
+    };
+    let (desk, questions) = Desk::new(admin::busy);
+    tasks.spawn(control::attend(questions, page.clone()));
+    Ok((serve_pages(tasks, listener, page)?, Some(desk)))
 }
 
 fn serve_pages<A, F>(

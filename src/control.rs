@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 /// Connections at a time: for kubelet, Prometheus and a few people.
@@ -24,6 +26,10 @@ const CONNECTIONS: usize = 64;
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Questions at a time that are handed in from elsewhere.
+const HANDED_IN: usize = 64;
+/// The most that may be sent along with one of those: it is read before anybody knows who asks.
+pub const LONGEST_BODY: usize = 64 * 1024;
 
 /// A question.
 pub struct Ask {
@@ -35,10 +41,33 @@ pub struct Ask {
     pub query: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Who asks: the other end of the connection.
+    /// The other end of the connection.
     pub peer: IpAddr,
-    /// What is sent along, until it is read.
-    body: Option<Incoming>,
+    /// Who asks, as far as that is known: somebody else where the other end speaks for others.
+    pub client: Option<IpAddr>,
+    /// Where it was asked, if not on the listener of our own.
+    pub mounted: Option<Mounted>,
+    /// What is sent along.
+    pub body: Body,
+}
+
+/// Where on another listener a question was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// What clients call that listener: `https://api.example.com`.
+    pub origin: String,
+    /// What stood before the path that we know it by.
+    pub before: String,
+}
+
+/// What is sent along.
+pub enum Body {
+    /// Nothing, or nothing any more.
+    Nothing,
+    /// It has yet to be read.
+    Coming(Incoming),
+    /// It was read for us.
+    Read(Result<Bytes, Unread>),
 }
 
 /// Why what is sent along cannot be read.
@@ -66,20 +95,101 @@ impl Ask {
     /// # Errors
     /// When that is more than `limit` bytes, or breaks off.
     pub async fn read(&mut self, limit: usize) -> Result<Bytes, Unread> {
-        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        if body.size_hint().lower() > limit as u64 {
-            return Err(Unread::TooLong);
+        match std::mem::replace(&mut self.body, Body::Nothing) {
+            Body::Nothing => Ok(Bytes::new()),
+            Body::Coming(body) => gather(body, limit).await.0,
+            Body::Read(read) => read.and_then(|read| if read.len() > limit { Err(Unread::TooLong) } else { Ok(read) }),
         }
-        let mut read = BytesMut::new();
-        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-            if read.len() + data.len() > limit {
-                return Err(Unread::TooLong);
-            }
-            read.extend_from_slice(&data);
-        }
-        Ok(read.freeze())
     }
+
+    /// A question with nothing sent along.
+    pub fn of(parts: Parts, peer: IpAddr) -> Self {
+        let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
+        let (method, headers) = (parts.method, parts.headers);
+        Self { method, path, query, headers, peer, client: Some(peer), mounted: None, body: Body::Nothing }
+    }
+}
+
+/// Reads a body of up to `limit` bytes; of one that is longer, what is left comes back.
+pub async fn gather(mut body: Incoming, limit: usize) -> (Result<Bytes, Unread>, Option<Incoming>) {
+    if body.size_hint().lower() > limit as u64 {
+        return (Err(Unread::TooLong), Some(body));
+    }
+    let mut read = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let Ok(frame) = frame else { return (Err(Unread::Broken), None) };
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > limit {
+            return (Err(Unread::TooLong), Some(body));
+        }
+        read.extend_from_slice(&data);
+    }
+    (Ok(read.freeze()), None)
+}
+
+/// Where other threads hand questions in, and wait for the answer without being in anybody's way. There is room for so many at
+/// a time; one more hears at once that there is none.
+#[derive(Clone)]
+pub struct Desk {
+    questions: mpsc::UnboundedSender<HandedIn>,
+    room: Arc<Semaphore>,
+    busy: fn() -> Page,
+}
+
+/// What was handed in and not answered yet.
+pub struct Questions(mpsc::UnboundedReceiver<HandedIn>);
+
+struct HandedIn {
+    ask: Ask,
+    answer: oneshot::Sender<Page>,
+    /// Its place, as long as it is worked on.
+    place: OwnedSemaphorePermit,
+}
+
+impl Desk {
+    /// A desk, and the side of those who answer. `busy` is what is said when there is no room.
+    pub fn new(busy: fn() -> Page) -> (Self, Questions) {
+        let (questions, received) = mpsc::unbounded_channel();
+        (Self { questions, room: Arc::new(Semaphore::new(HANDED_IN)), busy }, Questions(received))
+    }
+
+    /// The answer to those for whom there is no room.
+    pub fn busy(&self) -> Page {
+        (self.busy)()
+    }
+
+    /// Asks.
+    pub async fn ask(&self, ask: Ask) -> Page {
+        let Ok(place) = self.room.clone().try_acquire_owned() else { return self.busy() };
+        let (answer, answered) = oneshot::channel();
+        if self.questions.send(HandedIn { ask, answer, place }).is_err() {
+            return self.busy();
+        }
+        answered.await.unwrap_or_else(|_| self.busy())
+    }
+}
+
+/// Answers what is handed in, for ever. Whoever leaves before the answer has been heard all the same: a change is made as a
+/// whole.
+///
+/// # Errors
+/// None: when nobody can hand anything in any more, it waits.
+pub async fn attend<A, F>(mut questions: Questions, answer: A) -> std::io::Result<()>
+where
+    A: Fn(Ask) -> F + Send + Sync + 'static,
+    F: Future<Output = Page> + Send + 'static,
+{
+    while let Some(HandedIn { ask, answer: to, place }) = questions.0.recv().await {
+        let page = answer(ask);
+        tokio::spawn(async move {
+            let _place = place;
+            // Without an answer in time the asker hears what those hear for whom there is no room.
+            if let Ok(page) = tokio::time::timeout(CONNECTION_LIMIT, page).await {
+                let _ = to.send(page);
+            }
+        });
+    }
+    std::future::pending().await
 }
 
 /// An answer.
@@ -111,6 +221,16 @@ impl Page {
         page.headers.insert(ALLOW, HeaderValue::from_static(allow));
         page
     }
+
+    /// As it is sent.
+    pub fn into_response(self) -> Response<String> {
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
 }
 
 /// Answers every question with what `answer` makes of it.
@@ -141,7 +261,7 @@ where
             let (page, question) = (answer(ask(request, peer)), Question::of(&questions));
             async move {
                 let _question = question;
-                Ok::<_, Infallible>(response(page.await))
+                Ok::<_, Infallible>(page.await.into_response())
             }
         });
         let mut builder = Builder::new();
@@ -198,15 +318,48 @@ impl Drop for Question {
 
 fn ask(request: Request<Incoming>, peer: IpAddr) -> Ask {
     let (parts, body) = request.into_parts();
-    let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
-    Ask { method: parts.method, path, query, headers: parts.headers, peer, body: Some(body) }
+    Ask { body: Body::Coming(body), ..Ask::of(parts, peer) }
 }
 
-fn response(page: Page) -> Response<String> {
-    let mut response = Response::new(page.body);
-    *response.status_mut() = page.status;
-    *response.headers_mut() = page.headers;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Ask {
+        Ask::of(Request::new(()).into_parts().0, IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// One more than there is room for hears it at once, and whoever leaves gives nobody's place away before the work is done.
+    #[tokio::test]
+    async fn a_desk_has_room_for_so_many_and_tells_the_rest() {
+        let (desk, questions) = Desk::new(|| Page::text(StatusCode::SERVICE_UNAVAILABLE, "busy"));
+        let (go, gone) = tokio::sync::watch::channel(false);
+        tokio::spawn(attend(questions, move |_| {
+            let mut gone = gone.clone();
+            async move {
+                let _ = gone.wait_for(|gone| *gone).await;
+                Page::text(StatusCode::OK, "done")
+            }
+        }));
+        let mut waiting: Vec<_> = (0..HANDED_IN).map(|_| Box::pin(desk.ask(ask()))).collect();
+        for question in &mut waiting {
+            assert!(tokio::time::timeout(Duration::ZERO, question).await.is_err());
+        }
+        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(waiting.pop());
+        tokio::task::yield_now().await;
+        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE, "it is still being worked on");
+        go.send_replace(true);
+        for question in waiting {
+            assert_eq!(question.await.status, StatusCode::OK);
+        }
+        assert_eq!(desk.ask(ask()).await.status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_answers_everybody_hears_that_there_is_no_room() {
+        let (desk, questions) = Desk::new(|| Page::text(StatusCode::SERVICE_UNAVAILABLE, "busy"));
+        drop(questions);
+        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

@@ -3,7 +3,7 @@
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
 //! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
-//! what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
+//! what the management API answers instead ([`mount`]), what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
 //! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
 
 mod account;
@@ -19,6 +19,7 @@ mod headers;
 mod linger;
 mod listener;
 mod live;
+mod mount;
 mod parting;
 mod peers;
 pub mod proxy_protocol;
@@ -54,6 +55,7 @@ use self::establish::Link;
 use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
 use self::head_guard::Heads;
 pub use self::live::Live;
+use self::mount::Mount;
 use self::reply::{Answer, Hints, Replies};
 use self::request_id::RequestId;
 pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
@@ -67,6 +69,7 @@ use crate::auth::grant::KeyIndex;
 use crate::auth::limit::Exhausted;
 use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
+use crate::control::Desk;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
@@ -111,11 +114,16 @@ struct Forwarded {
 /// Decides, and makes the request that is sent if it may be.
 fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) -> Admission {
     let session = &*account.session;
+    let is_fit = session.heads.as_ref().is_none_or(|heads| heads.next_is_fit());
+    // Where requests begin and end must be beyond doubt; where it is not, the request is refused below, whosoever it is.
+    let mount = session.shared.mount.as_ref().filter(|mount| is_fit && mount.has(request.uri().path()));
+    if let Some(mount) = mount.cloned() {
+        return mount::admit(request, &mount, id, account);
+    }
     let target = RequestTarget { method: request.method(), uri: request.uri(), headers: request.headers() };
     let matched = session.shared.routes.find(&target);
     let route = matched.index;
     let view = session.shared.replica.view(account.started());
-    let is_fit = session.heads.as_ref().is_none_or(|heads| heads.next_is_fit());
     let Decided { decision, client } = session.decide(&request, is_fit, &matched, &view, account.started());
     account.decided(&decision, client, &view);
     let hints = Hints::of(&request);
@@ -253,6 +261,7 @@ struct Shared {
     tls: Option<tls::Server>,
     http2: bool,
     identity: IdentityNames,
+    mount: Option<Arc<Mount>>,
     target: Target,
     protocol: Protocol,
     default_host: HeaderValue,
@@ -290,8 +299,7 @@ impl Session {
     ) -> Decided {
         let shared = &*self.shared;
         let refused = if is_fit { framing::is_refused(request.method()) } else { Some(Failure::BadRequest) };
-        let is_too_much = || shared.metrics.proxy.in_flight.get() > shared.limits.max_requests;
-        if let Some(failure) = refused.or_else(|| is_too_much().then_some(Failure::Overloaded)) {
+        if let Some(failure) = refused.or_else(|| self.has_too_many_requests().then_some(Failure::Overloaded)) {
             return Decided { decision: Err(failure.into()), client: None };
         }
         let client = client_address(self.peer, request.headers(), &shared.trusted);
@@ -310,6 +318,11 @@ impl Session {
             view.used(grant, secret, client, now);
         }
         Decided { decision, client }
+    }
+
+    /// Whether there are more requests in progress than may be.
+    fn has_too_many_requests(&self) -> bool {
+        self.shared.metrics.proxy.in_flight.get() > self.shared.limits.max_requests
     }
 
     /// The request as it is sent.
@@ -404,6 +417,8 @@ pub struct Surroundings {
     pub access: AccessLogger,
     /// When it stops.
     pub lifecycle: Lifecycle,
+    /// Who answers for the management API, where there is one.
+    pub desk: Option<Desk>,
 }
 
 /// Starts the acceptor and the workers.
@@ -444,6 +459,7 @@ impl Shared {
         replica: Arc<Replica>,
         metrics: Arc<Metrics>,
         access: AccessLogger,
+        desk: Option<&Desk>,
     ) -> std::io::Result<Self> {
         let wrong = |what: &str| {
             std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{what} cannot stand in a header"))
@@ -454,6 +470,7 @@ impl Shared {
             replies: rules.map(|(rule, settings)| Replies::new(&settings.deny, &rule.forms)).collect(),
             identity: IdentityNames::new(&config.identity_prefix).ok_or_else(|| wrong("identity_headers.prefix"))?,
             default_host: HeaderValue::from_str(config.upstream.authority()).map_err(|_| wrong("proxy.upstream"))?,
+            mount: config.mount.zip(desk).map(|(prefix, desk)| Arc::new(Mount::new(prefix, desk.clone()))),
             routes: config.routes,
             settings: config.settings,
             locksmith: config.locksmith,

@@ -22,14 +22,12 @@ use super::{keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
-use crate::control::{Ask, Page, Unread};
+use crate::control::{Ask, LONGEST_BODY, Mounted, Page, Unread};
 use crate::manage::{Mistake, Session};
 use crate::replica::Replica;
 use crate::store::{AnyStore, Revision};
 use crate::telemetry::metrics::Metrics;
 
-/// The most that may be sent along.
-const LONGEST_BODY: usize = 64 * 1024;
 /// How long an answer waits for what it has changed to be in force here.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -71,8 +69,12 @@ pub(super) struct Request<'r> {
     pub(super) id: String,
     /// Its headers.
     pub(super) headers: &'r HeaderMap,
-    /// Where it comes from.
+    /// Where it comes from, for counting.
     pub(super) peer: IpAddr,
+    /// Who asks, as far as that is known.
+    pub(super) client: Option<IpAddr>,
+    /// Where it was asked, if not on the listener of our own.
+    pub(super) mounted: Option<&'r Mounted>,
     /// When.
     pub(super) now: Timestamp,
     query: String,
@@ -104,8 +106,11 @@ impl Api {
     }
 
     /// What it can do, for programs.
-    pub fn document(&self) -> String {
-        document(self.url.as_deref())
+    pub fn document(&self, mounted: Option<&Mounted>) -> String {
+        match mounted {
+            Some(Mounted { origin, before }) => document(Some(&format!("{origin}{before}"))),
+            None => document(self.url.as_deref()),
+        }
     }
 
     /// Answers.
@@ -138,15 +143,17 @@ impl Api {
         let caller = match self.signed_in(ask, now)? {
             Some(caller) => caller,
             None => authenticate(ask, operation, &self.locksmith, &self.replica, &self.index)
-                .map_err(|denied| self.denied(&denied, ask.peer))?,
+                .map_err(|denied| self.denied(&denied, ask.client.unwrap_or(ask.peer)))?,
         };
         if !caller.authority.may_somewhere(operation.permission) {
             return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
         }
         let body = read(ask).await?;
-        let (headers, peer) = (&ask.headers, ask.peer);
+        let (headers, client, mounted) = (&ask.headers, ask.client, ask.mounted.as_ref());
+        let peer = client.unwrap_or(ask.peer);
         let (query, path) = (ask.query.clone(), ask.path.clone());
-        let request = Request { api: self, operation, caller, id, headers, peer, now, query, path, body };
+        let request =
+            Request { api: self, operation, caller, id, headers, peer, client, mounted, now, query, path, body };
         request.answer().await
     }
 
@@ -283,7 +290,8 @@ impl Request<'_> {
     /// Where a list goes on: a full URL (V14).
     pub(super) fn next(&self, last: &str) -> String {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-        let base = self.api.url.clone().unwrap_or_else(|| format!("http://{host}"));
+        let base = self.api.origin(self.mounted).map_or_else(|| format!("http://{host}"), str::to_owned);
+        let before = self.mounted.map_or("", |mounted| &mounted.before);
         let mut query = String::new();
         for part in self.query.split('&').filter(|part| !part.is_empty() && !part.starts_with("cursor")) {
             if !query.is_empty() {
@@ -292,7 +300,7 @@ impl Request<'_> {
             query.push_str(part);
         }
         crate::auth::query::append(&mut query, "cursor", last);
-        format!("{base}{}?{query}", self.path)
+        format!("{base}{before}{}?{query}", self.path)
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn authenticate(
     index: &Index,
 ) -> Result<Caller, Denied> {
     let (view, now) = (replica.view(Instant::now()), Timestamp::from(SystemTime::now()));
-    let facts = Facts { method: &ask.method, query: None, headers: &ask.headers, client: Some(ask.peer) };
+    let facts = Facts { method: &ask.method, query: None, headers: &ask.headers, client: ask.client };
     let rule = rule(operation);
     let matched = Matched { index: 0, rule: &rule, captured: Vec::new(), ambiguous: None };
     let permit = authorize(&facts, &matched, locksmith, &view, now)?;

@@ -258,7 +258,7 @@ fn locks_out(request: &Request<'_>, patch: &Patch) -> bool {
     let Some(ips) = patch.ips.as_ref().filter(|ips| !ips.is_empty()) else { return false };
     let networks = Networks::parse(ips.iter().map(|net| net.0.as_str()));
     request.caller.subject == Subject::Key(request.id.as_str().into())
-        && networks.is_ok_and(|networks| !networks.contains(request.peer))
+        && networks.is_ok_and(|networks| !request.client.is_some_and(|client| networks.contains(client)))
 }
 
 /// Deletes a key: it is revoked, which is final, and is seen no more (V23, V34). Its record stays, for the audit, and so that

@@ -9,9 +9,9 @@ use super::api::{Api, Request};
 use super::caller::Caller;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, parsed, text};
-use super::sessions::{self, Token};
+use super::sessions::{self, Jar, Token};
 use crate::auth::grant::Timestamp;
-use crate::control::Ask;
+use crate::control::{Ask, Mounted};
 use crate::manage::authority::{View, authority_of};
 use crate::manage::password::Password;
 use crate::manage::user::UserPatch;
@@ -32,7 +32,7 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
         None => (attributes.required("email", string), attributes.required("password", typed)),
     };
     attributes.finish()?;
-    api.sign_ins.attempt(ask.peer, email.as_deref()).map_err(|exhausted| {
+    api.sign_ins.attempt(ask.client.unwrap_or(ask.peer), email.as_deref()).map_err(|exhausted| {
         let why = "too many attempts to sign in; wait a moment";
         Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
     })?;
@@ -49,23 +49,32 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
         _ => return Err(wrong()),
     };
     // Whoever was signed in on this browser before is not any more.
-    if let Some(old) = sessions::presented(&ask.headers, api.is_https()) {
+    if let Some(old) = sessions::presented(&ask.headers, &api.jar(ask.mounted.as_ref())) {
         api.sessions.end(&old);
     }
     let answer = Answer::of(&view(&user.id, &user.body))?;
-    Ok(answer.with_cookie(api.begin(&user.id, now)?))
+    Ok(answer.with_cookie(api.begin(&user.id, now, ask.mounted.as_ref())?))
 }
 
 impl Api {
-    /// Whether clients come by https, as far as the config says.
-    pub(super) fn is_https(&self) -> bool {
-        self.url.as_deref().is_some_and(|url| url.starts_with("https://"))
+    /// Where browsers keep their tokens that come by this way.
+    fn jar(&self, mounted: Option<&Mounted>) -> Jar {
+        match mounted {
+            Some(mounted) => Jar::Under(format!("{}/v2", mounted.before)),
+            None if self.url.as_deref().is_some_and(|url| url.starts_with("https://")) => Jar::Host,
+            None => Jar::Plain,
+        }
+    }
+
+    /// What clients call the server that they came by, if that is known.
+    pub(super) fn origin<'o>(&'o self, mounted: Option<&'o Mounted>) -> Option<&'o str> {
+        mounted.map_or(self.url.as_deref(), |mounted| Some(&mounted.origin))
     }
 
     /// A new cookie for a user.
-    fn begin(&self, user: &str, now: Timestamp) -> Result<String, Trouble> {
+    fn begin(&self, user: &str, now: Timestamp, mounted: Option<&Mounted>) -> Result<String, Trouble> {
         let token = self.sessions.begin(user, now, Instant::now()).map_err(Failure::Random)?;
-        Ok(sessions::cookie(Some(&token), self.is_https()))
+        Ok(sessions::cookie(Some(&token), &self.jar(mounted)))
     }
 
     /// Who has signed in on this browser, if nobody has used a key beside.
@@ -73,7 +82,7 @@ impl Api {
     /// # Errors
     /// When they may not go on, or another site's page may have asked.
     pub(super) fn signed_in(&self, ask: &Ask, now: Timestamp) -> Result<Option<Caller>, Trouble> {
-        let Some(token) = token(&ask.headers, self.is_https()) else { return Ok(None) };
+        let Some(token) = token(&ask.headers, &self.jar(ask.mounted.as_ref())) else { return Ok(None) };
         let gone = || {
             let why = "you are signed out; sign in again";
             Trouble::new(StatusCode::UNAUTHORIZED, "signed_out", why)
@@ -86,7 +95,7 @@ impl Api {
         }
         if ask.method != Method::GET
             && ask.method != Method::HEAD
-            && sessions::may_be_forged(&ask.headers, self.url.as_deref())
+            && sessions::may_be_forged(&ask.headers, self.origin(ask.mounted.as_ref()))
         {
             let why = "this may come from another site's page; send the header X-Keyward-Request: 1";
             return Err(Trouble::forbidden(why));
@@ -98,19 +107,19 @@ impl Api {
 }
 
 /// A key goes before a cookie: browsers send the one along by themselves, and never the other.
-fn token(headers: &HeaderMap, https: bool) -> Option<Token> {
+fn token(headers: &HeaderMap, jar: &Jar) -> Option<Token> {
     let has_key = headers.contains_key(http::header::AUTHORIZATION) || headers.contains_key("x-api-key");
-    if has_key { None } else { sessions::presented(headers, https) }
+    if has_key { None } else { sessions::presented(headers, jar) }
 }
 
 /// Signs out.
 pub(super) fn sign_out(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
-    let https = request.api.is_https();
-    if let Some(token) = token(request.headers, https) {
+    let jar = request.api.jar(request.mounted);
+    if let Some(token) = token(request.headers, &jar) {
         request.api.sessions.end(&token);
     }
-    Ok(Answer::of(&json!({}))?.with_cookie(sessions::cookie(None, https)))
+    Ok(Answer::of(&json!({}))?.with_cookie(sessions::cookie(None, &jar)))
 }
 
 /// Who asks, and what they may do.
@@ -149,7 +158,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
             return Err(Trouble::forbidden("the current password is wrong"));
         }
         session.set_password(&user.id, password).await?;
-        cookie = Some(request.api.begin(&user.id, request.now)?);
+        cookie = Some(request.api.begin(&user.id, request.now, request.mounted)?);
     }
     let changed = session.update_user(&user.id, &UserPatch { name, ..UserPatch::default() }).await?;
     request.in_force(changed.user.revision).await;

@@ -64,6 +64,7 @@ pub(super) fn proxy(
     // Without a proxy nothing uses the routes, but what is wrong with them is wrong all the same.
     let paths = raw.proxy.as_ref().map_or(raw::Paths::Strict, |proxy| proxy.paths);
     let Routing { routes, settings } = routes::routing(raw, paths, &identity_prefix, report);
+    let mount = mount(raw, report);
 
     let at = OptionPath::of(["proxy"]);
     let raw = raw.proxy.as_ref()?;
@@ -84,12 +85,28 @@ pub(super) fn proxy(
         proxy_protocol: proxy_protocol?,
         tls: tls?,
         http2: raw.http2,
+        mount,
         routes,
         settings,
         locksmith: Arc::clone(locksmith?),
         identity_prefix,
         limits: limits?,
     })
+}
+
+/// Reads where the management API is mounted. No route may be there: its requests would never reach it.
+fn mount(raw: &raw::File, report: &mut Report) -> Option<Box<str>> {
+    let prefix = report.take(&OptionPath::of(["admin", "mount"]), values::mount(&raw.admin.as_ref()?.mount))??;
+    for (nth, route) in raw.routes.iter().enumerate() {
+        let rest = route.path.as_ref().and_then(|path| path.strip_prefix(&*prefix));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            report.mistake(
+                &OptionPath::of(["routes"]).index(nth).key("path"),
+                format!("is never reached, since admin.mount takes all that is under {prefix}; remove this route, or mount the API elsewhere"),
+            );
+        }
+    }
+    Some(prefix)
 }
 
 /// Reads the files for HTTPS, so that what is wrong with them is told with everything else; commands that serve nobody leave

@@ -394,11 +394,14 @@ pub(crate) struct Admin {
     /// What its clients call it, for links to next pages; empty for what they say themselves in `Host`.
     #[schemars(example = "https://keys.example.com")]
     pub(crate) url: String,
+    /// A prefix under which `proxy.listen` answers the management API too, in place of the upstream; empty for nowhere.
+    #[schemars(example = "/v2")]
+    pub(crate) mount: String,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8081".to_owned(), url: String::new() }
+        Self { listen: "127.0.0.1:8081".to_owned(), url: String::new(), mount: String::new() }
     }
 }
 

@@ -10,6 +10,7 @@ use super::raw;
 use super::secrecy::quoted;
 use super::suggest::did_you_mean;
 use crate::auth::key::Brand;
+use crate::auth::path::is_ambiguous;
 
 /// Longer than any timeout means, and short enough to be added to any time.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -263,6 +264,18 @@ pub(super) fn base_url(text: &str) -> Result<Option<String>, &'static str> {
         matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
     let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && !text.contains(['@', '#']);
     if is_whole && is_bare { Ok(Some(text.trim_end_matches('/').to_owned())) } else { Err(WHY) }
+}
+
+/// Reads a prefix under which the management API is mounted. It ends as the paths of the API begin, and there is one way to
+/// spell it.
+pub(super) fn mount(text: &str) -> Result<Option<Box<str>>, &'static str> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte));
+    let fits = is_plain && text.ends_with("/v2") && !is_ambiguous(text);
+    fits.then(|| Some(text.into()))
+        .ok_or("must be a path of plain letters that ends with /v2, such as /v2 or /manage/v2")
 }
 
 #[cfg(test)]

@@ -95,6 +95,13 @@ impl Account {
         }
     }
 
+    /// It is for the management API.
+    pub(super) fn managed(&mut self) {
+        self.outcome = Outcome::Managed;
+        self.decided = self.started.elapsed();
+        self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
+    }
+
     /// The upstream has begun to answer.
     pub(super) fn upstream_answered(&mut self, status: u16) {
         self.status = status;
@@ -109,7 +116,7 @@ impl Account {
 
     /// It took too long, and was cut off. What we have refused ourselves was refused for another reason.
     fn cut_off(&mut self, late: Late) {
-        if matches!(self.outcome, Outcome::Permit | Outcome::Public) {
+        if matches!(self.outcome, Outcome::Permit | Outcome::Public | Outcome::Managed) {
             self.outcome = Outcome::Failure(match late {
                 Late::Body => Failure::ClientTimeout,
                 Late::Request => Failure::RequestTimeout,

@@ -29,7 +29,8 @@ use crate::auth::scope::{Level, Scope};
 use crate::replica::{Names, View};
 use crate::telemetry::metrics::Failure;
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What a proxy before us says of how the client came.
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The id of a request, for finding it in logs.

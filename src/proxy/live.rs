@@ -14,6 +14,7 @@ use super::establish::CROWD;
 use super::peers::Peers;
 use super::seldom::Seldom;
 use super::{Config, Shared, Surroundings};
+use crate::control::Desk;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Refused;
 
@@ -21,6 +22,7 @@ use crate::telemetry::metrics::Refused;
 pub struct Live {
     generation: AtomicU64,
     shared: Mutex<Arc<Shared>>,
+    desk: Option<Desk>,
     /// Connections outlive a config.
     pub(super) peers: Arc<Peers>,
     /// How many connections may be told at a time that there is no room.
@@ -31,12 +33,12 @@ pub struct Live {
 
 impl Live {
     pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
-        let Surroundings { replica, metrics, access, lifecycle: _ } = surroundings;
-        let shared = Shared::new(config, 0, replica, metrics, access)?;
+        let Surroundings { replica, metrics, access, lifecycle: _, desk } = surroundings;
+        let shared = Shared::new(config, 0, replica, metrics, access, desk.as_ref())?;
         shared.tell_expiry();
         let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
         let said = <[Seldom; Refused::COUNT]>::default();
-        Ok(Self { generation: AtomicU64::default(), shared, peers: Arc::default(), refusals, said })
+        Ok(Self { generation: AtomicU64::default(), shared, desk, peers: Arc::default(), refusals, said })
     }
 
     /// Puts another config in force: what begins from now on is served by it. Its address and number of workers are not
@@ -47,7 +49,8 @@ impl Live {
     pub fn replace(&self, config: Config, access: AccessLogger) -> io::Result<()> {
         let mut shared = self.lock();
         let generation = shared.generation + 1;
-        *shared = Arc::new(Shared::new(config, generation, shared.replica.clone(), shared.metrics.clone(), access)?);
+        let (replica, metrics) = (shared.replica.clone(), shared.metrics.clone());
+        *shared = Arc::new(Shared::new(config, generation, replica, metrics, access, self.desk.as_ref())?);
         self.generation.store(generation, Ordering::Release);
         shared.tell_expiry();
         Ok(())

@@ -33,6 +33,8 @@ pub struct Config {
     pub tls: Option<tls::Server>,
     /// Whether clients may speak HTTP/2.
     pub http2: bool,
+    /// Under which prefix the management API is answered in place of the upstream.
+    pub mount: Option<Box<str>>,
     /// Which requests need what.
     pub routes: Routes,
     /// What else is set for each route, the default route's last.

@@ -3,6 +3,7 @@
 mod document;
 mod keys;
 mod ledger;
+mod mount;
 mod people;
 mod seed;
 mod sign_in;
@@ -21,8 +22,13 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One with something more in its config.
+    fn with(config: &str) -> Self {
         let upstream = Upstream::start();
-        let site = Site::new(upstream.address(), "");
+        let site = Site::new(upstream.address(), config);
         let admin = site.create_key(&["--role", "admin", "--name", "admin"]);
         let read_only = site.create_key(&["--role", "admin", "--name", "looks", "--read-only"]);
         Self { upstream, keyward: site.serve(), admin, read_only }

@@ -161,7 +161,7 @@ fn wrong_shapes_are_told_with_what_was_expected() {
     );
     check(
         "admin:\n",
-        "5:7: admin: expected a map with listen, url, found nothing; write a value, or leave the option out",
+        "5:7: admin: expected a map with listen, mount, url, found nothing; write a value, or leave the option out",
     );
     check("admin: 127.0.0.1:1\n", "5:8: admin: expected a map with listen, url, found \"127.0.0.1:1\"");
     check("routes: { path: /a }\n", "5:9: routes: expected a list, found a map");
@@ -294,4 +294,24 @@ fn a_line_names_the_file_the_place_and_the_option() {
             gone.display()
         )
     );
+}
+
+#[test]
+fn the_api_is_mounted_under_one_plain_prefix_that_no_route_has() {
+    for prefix in ["v2", "/v2/", "/", "/keys", "//v2", "/a/../v2", "/%762", "/a b/v2", "/{x}/v2", "/v2?x"] {
+        let said =
+            said_of(&format!("{NEEDED}proxy: {{ upstream: http://app:9000 }}\nadmin: {{ mount: '{prefix}' }}\n"));
+        assert!(
+            said.contains("admin.mount") && said.contains("must be a path of plain letters that ends with /v2"),
+            "{said}"
+        );
+    }
+    for (path, fits) in
+        [("/v2", false), ("/v2/{*rest}", false), ("/v2/keys", false), ("/v20", true), ("/{*rest}", true)]
+    {
+        let routes = format!("routes: [{{ path: '{path}' }}]\nadmin: {{ mount: /v2 }}\n");
+        let said = said_of(&format!("{NEEDED}proxy: {{ upstream: http://app:9000 }}\n{routes}"));
+        assert_eq!(!said.contains("routes[0].path: is never reached, since admin.mount takes"), fits, "{path}: {said}");
+    }
+    check("admin: { mount: /manage/v2 }", "nothing");
 }

@@ -9,6 +9,8 @@ pub enum Outcome {
     Permit,
     /// Forwarded: its route is public.
     Public,
+    /// Answered by the management API.
+    Managed,
     /// Refused.
     Denial(Denial),
     /// Not answered by the upstream, though it might have been.
@@ -76,27 +78,32 @@ impl Failure {
 }
 
 impl Outcome {
-    pub(super) const COUNT: usize = 2 + Denial::ALL.len() + Failure::ALL.len();
+    pub(super) const COUNT: usize = 3 + Denial::ALL.len() + Failure::ALL.len();
 
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let denials = Denial::ALL.into_iter().map(Self::Denial);
-        [Self::Permit, Self::Public].into_iter().chain(denials).chain(Failure::ALL.into_iter().map(Self::Failure))
+        [Self::Permit, Self::Public, Self::Managed]
+            .into_iter()
+            .chain(denials)
+            .chain(Failure::ALL.into_iter().map(Self::Failure))
     }
 
     pub(super) fn place(self) -> usize {
         match self {
             Self::Permit => 0,
             Self::Public => 1,
-            Self::Denial(denial) => 2 + denial as usize,
-            Self::Failure(failure) => 2 + Denial::ALL.len() + failure as usize,
+            Self::Managed => 2,
+            Self::Denial(denial) => 3 + denial as usize,
+            Self::Failure(failure) => 3 + Denial::ALL.len() + failure as usize,
         }
     }
 
-    /// Which of the four decisions it is.
+    /// Which of the five decisions it is.
     pub fn decision(self) -> Decision {
         match self {
             Self::Permit => Decision::Permit,
             Self::Public => Decision::Public,
+            Self::Managed => Decision::Managed,
             Self::Denial(_) => Decision::Denial,
             Self::Failure(_) => Decision::Error,
         }
@@ -105,7 +112,7 @@ impl Outcome {
     /// Why, as a label.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Permit | Self::Public => "ok",
+            Self::Permit | Self::Public | Self::Managed => "ok",
             Self::Denial(denial) => denial.label(),
             Self::Failure(failure) => failure.label(),
         }
@@ -119,6 +126,8 @@ pub enum Decision {
     Permit,
     /// It needs none.
     Public,
+    /// It is not the upstream's: the management API decides and answers.
+    Managed,
     /// Refused.
     Denial,
     /// Failed.
@@ -127,7 +136,7 @@ pub enum Decision {
 
 impl Decision {
     /// In order of declaration.
-    pub(super) const LABELS: [&'static str; 4] = ["permit", "public", "denial", "error"];
+    pub(super) const LABELS: [&'static str; 5] = ["permit", "public", "managed", "denial", "error"];
 
     /// As a label.
     pub const fn label(self) -> &'static str {

@@ -1,5 +1,6 @@
 //! The commands of Vidbeo's documents as they stand there, with another host and another key, and the answers that they give.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -35,9 +36,10 @@ const DELETE: &str = r#"curl \
 
 /// Runs a command of the documents against us, and gives what it prints.
 #[track_caller]
-fn run(stage: &Stage, command: &str, id: &str) -> String {
-    let host = format!("http://{}", stage.keyward.admin());
-    let line = command.replace("https://api.vidbeo.com", &host).replace("YOUR-API-KEY", &stage.admin.value);
+fn run((stage, host): (&Stage, SocketAddr), command: &str, id: &str) -> String {
+    let line = command
+        .replace("https://api.vidbeo.com", &format!("http://{host}"))
+        .replace("YOUR-API-KEY", &stage.admin.value);
     let line = line.replace("abcde12345abcde12345a", id);
     let ended = tools::run(Command::new("sh").args(["-c", &line]).env("no_proxy", "*"));
     assert!(ended.status.success(), "{line}: {ended:?}");
@@ -98,7 +100,16 @@ fn v2_to_v11_v22_to_v24_the_documented_commands_give_the_documented_answers() {
     if tools::lacks(&["curl"]) {
         return;
     }
-    let stage = Stage::new();
+    let stage = Stage::with("admin: { mount: /v2 }");
+    for host in [stage.keyward.admin(), stage.keyward.proxy] {
+        documented_answers(&stage, host);
+    }
+    stage.upstream.expect_nothing();
+}
+
+/// Runs all of them against one listener, and leaves nothing behind.
+#[track_caller]
+fn documented_answers(stage: &Stage, host: SocketAddr) {
     let key = |name: &str, value: &str, ips: &str| {
         format!(
             r#"{{"id": "abcde12345abcde12345a","name": "{name}","type": "api","permissions": [],"ips": [{ips}],{value}
@@ -108,23 +119,23 @@ fn v2_to_v11_v22_to_v24_the_documented_commands_give_the_documented_answers() {
     };
     let one = |result: &str| format!(r#"{{"success": true,"result": {result},"links": null,"errors": []}}"#);
     let value = r#""value": "THE-NEW-API-KEY","#;
-    let made = compare(&run(&stage, CREATE, ""), &one(&key("Example", value, r#""1.2.3.4""#)));
+    let made = compare(&run((stage, host), CREATE, ""), &one(&key("Example", value, r#""1.2.3.4""#)));
     let made = &made["result"];
     let (id, value) = (made["id"].as_str().unwrap(), made["value"].as_str().unwrap());
     assert_eq!((&made["created_by"], &made["updated_by"]), (&json!(stage.admin.id), &json!(stage.admin.id)));
 
-    let got = run(&stage, GET, id);
+    let got = run((stage, host), GET, id);
     compare(&got, &one(&key("Example", "", r#""1.2.3.4""#)));
-    let list = run(&stage, LIST, "");
+    let list = run((stage, host), LIST, "");
     let (admin, looks) = (key("admin", "", ""), key("looks", "", "").replace("[]", r#"["fetch"]"#));
     let looks = looks.replacen(r#""ips": ["fetch"]"#, r#""ips": []"#, 1);
     let listed = [admin, looks, key("Example", "", r#""1.2.3.4""#)].join(",");
     compare(&list, &format!(r#"{{"success": true,"result": [{listed}],"links": {{}},"errors": []}}"#));
-    let patched = compare(&run(&stage, PATCH, id), &one(&key("New name", "", r#""1.2.3.4""#)));
+    let patched = compare(&run((stage, host), PATCH, id), &one(&key("New name", "", r#""1.2.3.4""#)));
     assert!(patched["result"]["updated_time"].as_str() >= made["updated_time"].as_str());
     for answer in [&got, &list] {
         assert!(!answer.contains(value), "a value is shown once");
     }
-    compare(&run(&stage, DELETE, id), &one("{}"));
+    compare(&run((stage, host), DELETE, id), &one("{}"));
     assert_eq!(stage.ask("GET", &format!("/v2/keys/{id}"), "").status, 404);
 }

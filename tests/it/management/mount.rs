@@ -1,0 +1,211 @@
+//! The management API under a prefix on the proxy listener: the same answers, and nothing of it for the upstream.
+
+use super::super::support::http2::{self, Http2};
+use super::*;
+use crate::support::certificates::Authority;
+use crate::support::{door, until};
+
+const MOUNTED: &str = "admin: { mount: /v2 }";
+
+impl Stage {
+    /// Exact bytes to the proxy listener.
+    #[track_caller]
+    fn via_proxy(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
+        self.keyward.send(&request(method, target, fields, body))
+    }
+}
+
+#[test]
+fn both_listeners_give_the_same_answers_and_the_upstream_hears_nothing() {
+    let stage = Stage::with(MOUNTED);
+    let (bearer, looks) = (stage.admin.bearer(), stage.read_only.bearer());
+    let json = ("Content-Type", "application/json");
+    let key = ("Authorization", bearer.as_str());
+    let new = br#"{"type":"api","name":"n","permissions":[],"ips":[]}"#;
+    for (method, target, fields, body, status) in [
+        ("GET", "/v2/keys", &[key][..], &b""[..], 200),
+        ("GET", "/v2/keys?limit=x", &[key], b"", 400),
+        ("GET", "/v2/keys", &[], b"", 401),
+        ("GET", "/v2/keys", &[("X-API-Key", "kw_live_wrong")], b"", 401),
+        ("POST", "/v2/keys", &[("Authorization", &looks), json], new, 403),
+        ("GET", "/v2", &[key], b"", 404),
+        ("GET", "/v2/nothing", &[key], b"", 404),
+        ("PUT", "/v2/keys", &[key], b"", 405),
+        ("TRACE", "/v2/keys", &[key], b"", 405),
+        ("POST", "/v2/keys", &[key], new, 415),
+        ("POST", "/v2/keys", &[key, json], b"{", 400),
+        ("POST", "/v2/keys", &[key, json], &[b' '; 65 << 10], 413),
+        ("GET", "/v2/openapi.json", &[], b"", 200),
+        // What is beside the API on the other port is not here.
+        ("GET", "/v2/../status", &[key], b"", 404),
+    ] {
+        let here = stage.via_proxy(method, target, fields, body);
+        assert_eq!(here.status, status, "{method} {target}: {}", here.text());
+        let there = stage.send(method, target, fields, body);
+        let same = |response: &Response| (response.status, response.value("allow"), response.value("cache-control"));
+        assert_eq!(same(&here), same(&there), "{method} {target}");
+        if status != 200 && target != "/v2" && target != "/v2/../status" {
+            assert_eq!(here.text(), there.text(), "{method} {target}");
+        }
+        assert!(here.value("x-request-id").is_some());
+    }
+    assert_eq!(stage.via_proxy("GET", "/status", &[], b"").status, 401, "a path of the upstream's, which needs a key");
+    stage.upstream.expect_nothing();
+    let managed = |code| {
+        stage.keyward.metric(&format!(r#"keyward_requests_total{{code="{code}",decision="managed",reason="ok"}}"#))
+    };
+    until("they are counted", || managed("2xx") + managed("4xx") == 14.0);
+}
+
+#[test]
+fn a_key_that_is_made_there_opens_the_upstream_at_once() {
+    let stage = Stage::with(MOUNTED);
+    let (bearer, json) = (stage.admin.bearer(), ("Content-Type", "application/json"));
+    let body = br#"{"type":"api","name":"n","permissions":[],"ips":[]}"#;
+    let mut client = stage.keyward.connect();
+    for _ in 0..3 {
+        let made = client.exchange(&request("POST", "/v2/keys", &[("Authorization", &bearer), json], body)).json();
+        let value = made["result"]["value"].as_str().unwrap().to_owned();
+        // The same connection goes to the one and to the other.
+        let opened = client.exchange(&request("GET", "/videos", &[("X-API-Key", &value)], b""));
+        assert_eq!(opened.status, 200);
+        let gone = format!("/v2/keys/{}", made["result"]["id"].as_str().unwrap());
+        assert_eq!(client.exchange(&request("DELETE", &gone, &[("Authorization", &bearer)], b"")).status, 200);
+        assert_eq!(client.exchange(&request("GET", "/videos", &[("X-API-Key", &value)], b"")).status, 401);
+    }
+    assert_eq!(stage.upstream.take().len(), 3);
+}
+
+#[test]
+fn r33_another_spelling_of_the_prefix_is_a_path_like_any_other() {
+    let config = "admin: { mount: /v2 }\nroutes: [{ path: '/{*rest}', auth: none }]";
+    let stage = Stage::with(config);
+    let bearer = stage.admin.bearer();
+    for target in ["//v2/keys", "/./v2/keys", "/a/../v2/keys", "/v2%2fkeys", "/;/v2/keys", "/%2e/v2/keys"] {
+        // Such paths are refused, and the API is not where they lead.
+        assert_eq!(stage.via_proxy("GET", target, &[], b"").status, 400, "{target}");
+        let with_key = stage.via_proxy("GET", target, &[("Authorization", &bearer)], b"");
+        assert!(!with_key.text().contains("\"success\":true"), "{target}: {}", with_key.text());
+    }
+    stage.upstream.take();
+    // These are read alike by all, and are other paths: the upstream's.
+    for target in ["/V2/keys", "/%762/keys", "/v20", "/v"] {
+        assert_eq!(stage.via_proxy("GET", target, &[], b"").status, 200, "{target}");
+        assert_eq!(stage.upstream.only().head.target(), target);
+        stage.upstream.take();
+    }
+    // Those below it are the API's, whatever follows.
+    for target in ["/v2/../secret", "/v2/%2e%2e/secret", "/v2//keys", "/v2/keys/..", "/v2;x/keys", "/v2/keys;x"] {
+        let answer = stage.via_proxy("GET", target, &[("Authorization", &bearer)], b"");
+        let is_below = target.starts_with("/v2/");
+        assert!(!is_below || answer.status == 404, "{target}: {} {}", answer.status, answer.text());
+        assert!(answer.status != 200 || !answer.text().contains("success"), "{target}");
+        assert_eq!(stage.upstream.take().is_empty(), is_below || answer.status != 200, "{target}");
+    }
+    // Nor does an absolute target lead elsewhere.
+    let absolute = stage.via_proxy("GET", "http://other.example/v2/keys", &[("Authorization", &bearer)], b"");
+    assert_eq!(absolute.status, 200);
+    // What could be two requests is refused before anybody looks at its path.
+    let doubtful =
+        b"POST /v2/keys HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(stage.keyward.send(doubtful).status, 400);
+    stage.upstream.expect_nothing();
+}
+
+#[test]
+fn the_client_is_who_the_proxys_rules_say_it_is() {
+    let config =
+        "admin: { mount: /manage/v2, url: 'https://admin.example' }\nproxy: { trusted_proxies: [127.0.0.0/8] }";
+    let stage = Stage::with(config);
+    let narrow = stage.create("narrow", json!({ "ips": ["192.0.2.7"] }));
+    stage.result(
+        "POST",
+        "/v2/bindings",
+        &json!({ "subject": format!("key:{}", narrow.id), "role": "admin" }).to_string(),
+    );
+    let bearer = narrow.bearer();
+    let from = |client: &str| {
+        let fields = [("Authorization", bearer.as_str()), ("X-Forwarded-For", client), ("X-Forwarded-Proto", "https")];
+        stage.via_proxy("GET", "/manage/v2/keys?limit=1", &fields, b"")
+    };
+    assert_eq!((from("192.0.2.7").status, from("192.0.2.8").status), (200, 403));
+    // Where one header says this and another that, nobody knows who it is.
+    let fields = [("Authorization", bearer.as_str()), ("X-Forwarded-For", "192.0.2.7"), ("Forwarded", "for=192.0.2.9")];
+    assert_eq!(stage.via_proxy("GET", "/manage/v2/keys", &fields, b"").status, 403);
+    // Links lead back to where the question was asked, by the name that it was asked by.
+    let next = from("192.0.2.7").json()["links"]["next"].as_str().unwrap().to_owned();
+    assert!(next.starts_with("https://") && next.contains("/manage/v2/keys?limit=1&cursor="), "{next}");
+    assert!(!next.contains("admin.example"), "{next}");
+    // Whoever tries keys is kept down by who they are, and nobody else is.
+    let wrong = |client: &str| {
+        stage
+            .via_proxy("GET", "/manage/v2/keys", &[("X-API-Key", "kw_live_x"), ("X-Forwarded-For", client)], b"")
+            .status
+    };
+    assert!((0..30).any(|_| wrong("192.0.2.66") == 429));
+    assert_eq!(wrong("192.0.2.67"), 401);
+    assert_eq!(stage.via_proxy("GET", "/v2/keys", &[], b"").status, 401, "a path of the upstream's");
+    stage.upstream.expect_nothing();
+}
+
+#[test]
+fn a_browser_shows_its_token_to_the_api_alone() {
+    let stage = Stage::with(MOUNTED);
+    let made = stage.keyward.site.run(&["user", "create", "--email", "ann@example.com"]);
+    assert!(made.status.success());
+    let link = stage.keyward.site.run(&["user", "link", "ann@example.com"]);
+    let ticket = json!({ "ticket": String::from_utf8(link.stdout).unwrap().trim() }).to_string();
+    let signed_in = stage.via_proxy("POST", "/v2/session", &[("Content-Type", "application/json")], ticket.as_bytes());
+    assert_eq!(signed_in.status, 200, "{}", signed_in.text());
+    let cookie = signed_in.value("set-cookie").unwrap();
+    let (token, how) = cookie.split_once("; ").unwrap();
+    assert!(token.starts_with("__Secure-keyward="), "{cookie}");
+    assert_eq!(how, "Path=/v2; Max-Age=43200; HttpOnly; SameSite=Strict; Secure");
+    let me = |fields: &[(&str, &str)]| {
+        stage
+            .via_proxy(
+                "PATCH",
+                "/v2/me",
+                &[&[("Cookie", token), ("Content-Type", "application/json")], fields].concat(),
+                br#"{"name":"Ann"}"#,
+            )
+            .status
+    };
+    until("the account is seen", || me(&[("Sec-Fetch-Site", "same-origin")]) == 200);
+    assert_eq!(me(&[("Sec-Fetch-Site", "cross-site")]), 403);
+    assert_eq!(me(&[("Origin", "http://evil.example")]), 403);
+    assert_eq!(me(&[]), 403);
+    stage.upstream.expect_nothing();
+}
+
+#[test]
+fn it_is_there_by_http2_and_tls_and_goes_with_the_config() {
+    let ca = Authority::new("root");
+    let upstream = Upstream::start();
+    let config = |mount: &str| {
+        format!("proxy: {{ tls: {{ certificate: tls.crt, key: tls.key }} }}\nadmin: {{ mount: '{mount}' }}")
+    };
+    let site = Site::new(upstream.address(), &config("/v2"));
+    let certified = ca.sign("localhost", 2020..2100);
+    site.write("tls.key", &certified.key);
+    site.write("tls.crt", &certified.certificate);
+    let admin = site.create_key(&["--role", "admin"]);
+    let keyward = site.serve();
+    let bearer = admin.bearer();
+    let fields = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let mut client = Http2::connect(door::open(keyward.proxy, &ca, "h2"));
+    let body = br#"{"type":"api","name":"n","permissions":[],"ips":[]}"#;
+    let made = client.upload(http2::request("POST", "/v2/keys", &fields), body).unwrap();
+    assert_eq!(made.status, 200);
+    let listed = client.exchange(http2::request("GET", "/v2/keys?limit=1", &fields[..1])).unwrap();
+    let listed: Value = serde_json::from_slice(&listed.body).unwrap();
+    let next = listed["links"]["next"].as_str().unwrap();
+    assert!(next.starts_with("https://media.example/v2/keys?"), "{next}");
+    assert_eq!(client.exchange(http2::request("GET", "/v2/keys", &[])).unwrap().status, 401);
+    upstream.expect_nothing();
+    // Without the option it is the upstream's, on connections that are open too.
+    keyward.site.configure(upstream.address(), &config(""));
+    assert_eq!(keyward.reload().status, 200);
+    assert_eq!(client.exchange(http2::request("GET", "/v2/keys", &fields[..1])).unwrap().status, 200);
+    assert_eq!(upstream.only().head.target(), "/v2/keys");
+}
