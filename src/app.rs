@@ -25,6 +25,7 @@ use crate::store::{AnyStore, StoreError};
 use crate::sync::Sync;
 use crate::sync::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Exporters;
 use crate::telemetry::{AccessLogger, Logs};
 
 /// Why the program cannot start, or go on.
@@ -85,6 +86,7 @@ pub struct App {
     lifecycle: Lifecycle,
     data_plane: proxy::Running,
     ledger: Ledger,
+    exporters: Exporters,
     /// What never ends: one that does ends the process, since nobody would notice what it no longer does.
     tasks: JoinSet<std::io::Result<()>>,
 }
@@ -96,7 +98,7 @@ pub struct App {
 /// When a port is taken, the store cannot be opened, or the system refuses something.
 pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<App, Error> {
     let fixed = Fixed::of(&config);
-    let Config { proxy, admin, ops, sync, store, locksmith, log: _, files: _, warnings: _ } = config;
+    let Config { proxy, admin, ops, sync, store, locksmith, traces, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.as_ref().map(|admin| bind("admin.listen", admin.listen)).transpose()?;
     let ops_listener = ops.as_ref().map(|ops| bind("ops.listen", ops.listen)).transpose()?;
@@ -128,11 +130,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         probes: probes.clone(),
         probing: Semaphore::new(ops::PROBES),
     };
-    let ops = Arc::new(ops);
-    let ops = serve_pages(&mut tasks, ops_listener, move |ask| {
-        let ops = ops.clone();
-        async move { ops.page(&ask).await }
-    })?;
+    let ops = serve_ops(&mut tasks, ops_listener, ops)?;
     let (reloads, asked) = Reloads::new();
     let api =
         Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin.and_then(|admin| admin.url));
@@ -141,10 +139,12 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
 
     let (address, workers) = (proxy_listener.local_addr()?, proxy.workers.count);
     let access: AccessLogger = logs.access.clone();
+    let exporters = Exporters::new(metrics.clone());
     let surroundings = Surroundings {
         replica: replica.clone(),
         metrics: metrics.clone(),
         access: access.clone(),
+        tracer: exporters.start(traces),
         lifecycle: lifecycle.clone(),
         desk,
     };
@@ -152,13 +152,14 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     if let Some(watched) = watched {
         let (live, level) = (data_plane.live(), logs.level());
         let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
-        let parts = Parts { live, probes, replica, poll_interval, access, level, metrics, lifecycle };
+        let exporters = exporters.clone();
+        let parts = Parts { live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle };
         tasks.spawn(Reloader::new(watched, fixed, asked, parts)?.run());
     }
     lifecycle.enter(Phase::Serving);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
     tracing::info!(proxy = %address, admin = shown(admin), ops = shown(ops), workers, "serving");
-    Ok(App { proxy: address, admin, ops, replica, lifecycle, data_plane, ledger, tasks })
+    Ok(App { proxy: address, admin, ops, replica, lifecycle, data_plane, ledger, exporters, tasks })
 }
 
 impl App {
@@ -192,7 +193,7 @@ impl App {
         self.lifecycle.enter(Phase::Leaving);
         tokio::time::sleep(self.data_plane.live().drain_delay()).await;
         self.lifecycle.enter(Phase::Draining);
-        let Self { data_plane, ledger, tasks, .. } = self;
+        let Self { data_plane, ledger, exporters, tasks, .. } = self;
         let (joined, done) = tokio::sync::oneshot::channel();
         // Joining threads blocks; the ops listener goes on meanwhile. It is no task of the runtime's, which would wait for
         // its end even when a second signal comes.
@@ -202,7 +203,7 @@ impl App {
             let _ = joined.send(());
         });
         let _ = done.await;
-        ledger.end(tasks).await;
+        tokio::join!(ledger.end(tasks), exporters.finish());
     }
 }
 
@@ -216,6 +217,19 @@ fn explain(ended: Option<Result<std::io::Result<()>, JoinError>>) -> String {
 
 fn bind(option: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|source| Error::Listen { option, address, source })
+}
+
+/// Serves the pages for kubelet and Prometheus.
+fn serve_ops(
+    tasks: &mut JoinSet<std::io::Result<()>>,
+    listener: Option<TcpListener>,
+    ops: Ops,
+) -> Result<Option<SocketAddr>, Error> {
+    let ops = Arc::new(ops);
+    serve_pages(tasks, listener, move |ask| {
+        let ops = ops.clone();
+        async move { ops.page(&ask).await }
+    })
 }
 
 /// Serves the pages and the API for those who run it; returns where the data plane hands in what is for the API.

@@ -20,6 +20,7 @@ mod shape;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod upstream;
 mod values;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub locksmith: Arc<Locksmith>,
     /// Logs.
     pub log: telemetry::Config,
+    /// Traces; `None` when they are not wanted.
+    pub traces: Option<telemetry::traces::Config>,
     /// The files it was read from.
     pub files: Vec<PathBuf>,
     /// What is doubtful, for the log.
@@ -97,9 +100,9 @@ impl Source {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Mistakes> {
     let (parts, report) = read(path, overrides, Purpose::Serve)?;
     report.finish(|warnings| {
-        let Parts { proxy, admin, ops, sync, store, locksmith, log, files } = parts;
+        let Parts { proxy, admin, ops, sync, store, locksmith, log, traces, files } = parts;
         let (proxy, store, locksmith) = (proxy?, store?, locksmith?);
-        Some(Config { proxy, admin, ops, sync, store, locksmith, log, files, warnings })
+        Some(Config { proxy, admin, ops, sync, store, locksmith, log, traces, files, warnings })
     })
 }
 
@@ -145,6 +148,7 @@ struct Parts {
     store: Option<Location>,
     locksmith: Option<Arc<Locksmith>>,
     log: telemetry::Config,
+    traces: Option<telemetry::traces::Config>,
     files: Vec<PathBuf>,
 }
 
@@ -203,6 +207,8 @@ impl Parts {
         let listeners = proxy::listeners(raw, report);
         let sync = sync_of(&raw.sync, store.as_ref(), base, report);
         let log = log_of(&raw.log, report);
+        let around = traces::Around { base, overrides, reads_files: purpose == Purpose::Serve };
+        let spans = traces::traces(raw.traces.as_ref(), &around, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
         let url = raw
             .admin
@@ -217,8 +223,9 @@ impl Parts {
         let upstream = raw.proxy.as_ref().and_then(|proxy| proxy.upstream_tls.as_ref());
         let upstream = upstream.map(|raw| upstream::files(raw, base)).unwrap_or_default();
         let files = files.chain(upstream.paths().cloned());
+        let files = files.chain(raw.traces.iter().flat_map(|raw| traces::files(raw, base)));
         let files = files.chain(tls.iter().flat_map(tls::ServerFiles::paths).cloned()).collect();
-        Self { proxy, admin, ops, sync, store, locksmith, log, files }
+        Self { proxy, admin, ops, sync, store, locksmith, log, traces: spans, files }
     }
 }
 

@@ -4,7 +4,7 @@
 //! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read ([`connection`]), what cannot be
 //! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
 //! what the management API answers instead ([`mount`]), what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
-//! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`]).
+//! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`], [`trace`]).
 
 mod account;
 mod body;
@@ -30,6 +30,7 @@ mod request_id;
 mod revocation;
 mod seldom;
 mod settings;
+mod trace;
 mod trailers;
 mod tunnel;
 pub mod upstream;
@@ -52,13 +53,14 @@ use hyper::upgrade::OnUpgrade;
 use self::account::{Account, Line};
 use self::body::ReplyBody;
 use self::establish::Link;
-use self::forward::{IdentityNames, Origin, Outbound, X_REQUEST_ID};
+use self::forward::{IdentityNames, Outbound, X_REQUEST_ID};
 use self::head_guard::Heads;
 pub use self::live::Live;
 use self::mount::Mount;
 use self::reply::{Answer, Hints, Replies};
 use self::request_id::RequestId;
 pub use self::settings::{Config, IdentityValue, Inject, InjectInto, Limits, RouteSettings, Workers};
+use self::trace::Trace;
 pub use self::trailers::TrailerRules;
 use self::upstream::{Protocol, Target, Upstream};
 use self::watch::{Doing, Watch};
@@ -74,6 +76,7 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::{Failure, Metrics};
+use crate::telemetry::traces::Tracer;
 use crate::tls;
 
 /// Serves one request. What needs no waiting is done before there is a future: a future that held the request as it came
@@ -125,7 +128,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
     let route = matched.index;
     let view = session.shared.replica.view(account.started());
     let Decided { decision, client } = session.decide(&request, is_fit, &matched, &view, account.started());
-    account.decided(&decision, client, &view);
+    account.decided(&decision, client, route, &view);
     let hints = Hints::of(&request);
     let permit = match decision {
         Ok(permit) => permit,
@@ -146,7 +149,7 @@ fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) ->
             return Admission::Refuse(response);
         }
     };
-    match account.session.outbound(request, permit, route, client, &id, &view) {
+    match account.outbound(request, permit, route, client, &id, &view) {
         Ok(outbound) => Admission::Forward(Box::pin(forward(Forwarded { outbound, id, hints, route, account }))),
         Err(failure) => {
             account.failed(failure);
@@ -269,6 +272,10 @@ struct Shared {
     replica: Arc<Replica>,
     metrics: Arc<Metrics>,
     access: AccessLogger,
+    /// Where there is a collector of traces.
+    tracer: Option<Tracer>,
+    /// What traces call the upstream.
+    upstream_name: Arc<str>,
 }
 
 impl Session {
@@ -325,23 +332,6 @@ impl Session {
         self.shared.metrics.proxy.in_flight.get() > self.shared.limits.max_requests
     }
 
-    /// The request as it is sent.
-    fn outbound(
-        &self,
-        request: Request<Incoming>,
-        permit: Permit,
-        route: usize,
-        client: Option<IpAddr>,
-        id: &RequestId,
-        view: &View,
-    ) -> Result<Outbound, Failure> {
-        let shared = &*self.shared;
-        let (peer, default_host) = (&self.peer_value, &shared.default_host);
-        let (peer_is_trusted, is_secure) = (self.peer_is_trusted, self.is_secure);
-        let origin = Origin { peer, peer_is_trusted, is_secure, client, id, default_host };
-        Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
-    }
-
     /// Whether the process has been asked to stop.
     fn is_leaving(&self) -> bool {
         self.worker.lifecycle.phase() >= Phase::Leaving
@@ -362,8 +352,10 @@ impl Session {
     }
 
     fn line(&self, request: &Request<Incoming>, id: &RequestId) -> Option<Box<Line>> {
-        let line = || Box::new(Line::new(id.to_value(), request.method().clone(), request.uri().clone()));
-        self.shared.access.is_on().then(line)
+        let begin = |tracer| Trace::begin(tracer, request.headers(), self.peer_is_trusted, id, self.worker.ids());
+        let trace = self.shared.tracer.as_ref().and_then(begin);
+        let line = |trace| Box::new(Line::new(id.to_value(), request.method().clone(), request.uri().clone(), trace));
+        (trace.is_some() || self.shared.access.is_on()).then(|| line(trace))
     }
 }
 
@@ -415,6 +407,8 @@ pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// What it tells.
     pub access: AccessLogger,
+    /// Where spans of requests go.
+    pub tracer: Option<Tracer>,
     /// When it stops.
     pub lifecycle: Lifecycle,
     /// Who answers for the management API, where there is one.
@@ -459,6 +453,7 @@ impl Shared {
         replica: Arc<Replica>,
         metrics: Arc<Metrics>,
         access: AccessLogger,
+        tracer: Option<Tracer>,
         desk: Option<&Desk>,
     ) -> std::io::Result<Self> {
         let wrong = |what: &str| {
@@ -478,12 +473,14 @@ impl Shared {
             proxy_protocol: config.proxy_protocol,
             tls: config.tls,
             http2: config.http2,
+            upstream_name: config.upstream.to_string().into(),
             target: config.upstream,
             protocol: config.upstream_protocol,
             limits: config.limits,
             replica,
             metrics,
             access,
+            tracer,
         })
     }
 

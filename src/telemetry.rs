@@ -1,8 +1,9 @@
-//! What can be seen from outside: logs and metrics. Nothing here ever sees a secret.
+//! What can be seen from outside: logs, metrics and traces. Nothing here ever sees a secret.
 
 pub mod access_log;
 mod histogram;
 pub mod metrics;
+pub mod traces;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};

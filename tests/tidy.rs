@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("manage", "store auth"),
     ("replica", "auth"),
     ("store", "files auth"),
-    ("telemetry", "auth"),
+    ("telemetry", "tls auth"),
     ("tls", ""),
     ("lifecycle", ""),
     ("control", ""),

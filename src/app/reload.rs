@@ -25,6 +25,7 @@ use crate::ops::probes::Probes;
 use crate::replica::Replica;
 use crate::store::Location;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Exporters;
 use crate::telemetry::{AccessLogger, Level, LogFormat};
 use crate::{admin, proxy};
 
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     pub(super) poll_interval: watch::Sender<Duration>,
     pub(super) access: AccessLogger,
     pub(super) level: Level,
+    pub(super) exporters: Exporters,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifecycle: Lifecycle,
 }
@@ -132,9 +134,10 @@ impl Reloader {
         if !differences.is_empty() {
             return Err(Refused::NeedsRestart(differences));
         }
-        let Config { proxy, ops, sync, log, warnings, .. } = config;
+        let Config { proxy, ops, sync, log, traces, warnings, .. } = config;
         let access = self.parts.access.of(log.access);
-        self.parts.live.replace(proxy, access).map_err(|error| Refused::Broken(error.to_string()))?;
+        let tracer = self.parts.exporters.start(traces);
+        self.parts.live.replace(proxy, access, tracer).map_err(|error| Refused::Broken(error.to_string()))?;
         self.parts.probes.store(ops.and_then(|ops| ops.probes));
         self.parts.replica.set_max_staleness(sync.max_staleness);
         self.parts

@@ -5,6 +5,7 @@
 //! ([`super::shape`]), so an editor that knows it marks what the program would refuse.
 
 mod routes;
+mod traces;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ pub(crate) use self::routes::{
     Auth, Class, Credentials, DefaultRoute, Deny, DenyFormat, DenySettings, Env, Format, IdentityValue, Inject,
     OneOrMany, Route, RouteCredentials, RouteDeny,
 };
+
+pub(crate) use self::traces::{Follow, Source, Traces};
 
 /// Everything that Keyward can be told. Relative paths start at the folder of this file.
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
@@ -52,6 +55,8 @@ pub(crate) struct File {
     pub(crate) ops: Option<Ops>,
     /// What is logged, and how.
     pub(crate) log: Log,
+    /// Spans of requests, sent to an OpenTelemetry collector. Without this section there are none.
+    pub(crate) traces: Option<Traces>,
 }
 
 /// The listener for clients, and the upstream behind it.

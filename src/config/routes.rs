@@ -39,6 +39,7 @@ struct Section<'r> {
     deny: Option<&'r raw::RouteDeny>,
     inject: &'r raw::Inject,
     trailers: bool,
+    pattern: Option<&'r str>,
 }
 
 /// Reads all routes.
@@ -73,6 +74,7 @@ impl<'r> From<&'r raw::Route> for Section<'r> {
             deny: raw.deny.as_ref(),
             inject: &raw.inject,
             trailers: raw.trailers,
+            pattern: raw.path.as_deref(),
         }
     }
 }
@@ -87,6 +89,7 @@ impl<'r> From<&'r raw::DefaultRoute> for Section<'r> {
             deny: raw.deny.as_ref(),
             inject: &raw.inject,
             trailers: raw.trailers,
+            pattern: None,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Section<'_> {
         let inject = inject(self.inject, defaults.identity_prefix, &at.key("inject"), report);
         let trailers = self.trailers.then(|| trailer_rules(&rule.forms, &inject, defaults));
         let settings = RouteSettings {
+            pattern: self.pattern.map(Arc::from),
             deny: deny(self.deny, defaults.deny, &at.key("deny"), report),
             forward_credential: self.credentials.forward.unwrap_or(defaults.forward),
             inject,

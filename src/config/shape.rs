@@ -139,10 +139,11 @@ impl Fitting<'_> {
             self.report.mistake(at, message + &near.unwrap_or_default());
             return false;
         };
-        let limit = |name: &str| schema.get(name).and_then(Json::as_u64);
-        let number = json.as_u64();
+        let limit = |name: &str| schema.get(name).and_then(Json::as_f64);
+        // What is not finite is no number in JSON, and fits nowhere.
+        let number = if value.is_number() { Some(json.as_f64().unwrap_or(f64::NAN)) } else { None };
         if let (Some(number), Some(least), most) = (number, limit("minimum"), limit("maximum"))
-            && (number < least || most.is_some_and(|most| number > most))
+            && !(number >= least && most.is_none_or(|most| number <= most))
         {
             let range = most.map_or(format!("{least} or more"), |most| format!("from {least} to {most}"));
             self.report.mistake(at, format!("expected a number {range}, found {}", found(value, at)));
@@ -161,6 +162,7 @@ impl Fitting<'_> {
             words.push(match one.get("type").and_then(Json::as_str).unwrap_or_default() {
                 "boolean" => "true or false".to_owned(),
                 "integer" => "a whole number".to_owned(),
+                "number" => "a number".to_owned(),
                 "string" => "text".to_owned(),
                 "array" => "a list".to_owned(),
                 _ => match &properties(one).map(|(name, _)| name.as_str()).collect::<Vec<_>>()[..] {
@@ -186,7 +188,7 @@ fn is_of_type(value: &Value, schema: &Json) -> bool {
     let expected = schema.get("type").and_then(Json::as_str).unwrap_or_default();
     match value {
         Value::Bool(_) => expected == "boolean",
-        Value::Number(number) => expected == "integer" && number.is_u64(),
+        Value::Number(number) => expected == "number" || expected == "integer" && number.is_u64(),
         Value::String(_) => expected == "string",
         Value::Sequence(_) => expected == "array",
         Value::Mapping(_) => expected == "object",

@@ -36,7 +36,10 @@ pub(super) fn target(
         Place::Http(authority) => Some(Target::Http(authority)),
         Place::Unix(path) => Some(Target::Unix(path)),
         Place::Https(authority) => {
-            let client = client(raw, &authority, base, reads_files, report)?;
+            let at = OptionPath::of(["proxy", "upstream_tls"]);
+            let http2 = raw.upstream_protocol == raw::UpstreamProtocol::Http2;
+            let peer = Peer { authority: &authority, http2, tls: raw.upstream_tls.as_ref(), at: &at };
+            let client = client(&peer, base, reads_files, report)?;
             Some(Target::Https { authority, client: Arc::new(client) })
         }
     }
@@ -51,11 +54,20 @@ fn is_itself(authority: &str, listen: SocketAddr) -> bool {
     })
 }
 
-/// Our side of TLS with the upstream at this authority.
-fn client(raw: &raw::Proxy, authority: &str, base: &Path, reads_files: bool, report: &mut Report) -> Option<Client> {
-    let at = OptionPath::of(["proxy", "upstream_tls"]);
-    let http2 = raw.upstream_protocol == raw::UpstreamProtocol::Http2;
-    let raw = raw.upstream_tls.as_ref();
+/// A server that is spoken with by TLS.
+pub(super) struct Peer<'p> {
+    /// Its host and port.
+    pub(super) authority: &'p str,
+    /// Whether HTTP/2 is spoken.
+    pub(super) http2: bool,
+    /// What is said of it, and where.
+    pub(super) tls: Option<&'p raw::UpstreamTls>,
+    pub(super) at: &'p OptionPath,
+}
+
+/// Our side of TLS with a server.
+pub(super) fn client(peer: &Peer<'_>, base: &Path, reads_files: bool, report: &mut Report) -> Option<Client> {
+    let Peer { authority, http2, tls: raw, at } = *peer;
     if let Some(raw::UpstreamTls { certificate, key, .. }) = raw
         && certificate.is_some() != key.is_some()
     {
@@ -80,7 +92,7 @@ fn client(raw: &raw::Proxy, authority: &str, base: &Path, reads_files: bool, rep
                 Some((_, key)) if is(Some(key)) => Some("key"),
                 Some(_) | None => raw.and_then(|raw| raw.server_name.as_ref()).map(|_| "server_name"),
             };
-            report.mistake(&option.map_or(at.clone(), |option| at.key(option)), error.to_string());
+            report.mistake(&option.map_or_else(|| at.clone(), |option| at.key(option)), error.to_string());
             None
         }
     }

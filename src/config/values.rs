@@ -107,7 +107,7 @@ fn socket(path: &str, base: &Path) -> Result<Place, String> {
 }
 
 /// A host and a port, which is this one if it is left out.
-fn authority(text: &str, default: u16) -> Result<String, &'static str> {
+pub(super) fn authority(text: &str, default: u16) -> Result<String, &'static str> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err("needs brackets around its IPv6 address");
     }

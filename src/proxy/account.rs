@@ -2,21 +2,28 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderValue;
-use http::{Method, Uri};
+use http::{Method, Request, Uri};
+use hyper::body::Incoming;
 
+use super::forward::{Origin, Outbound};
+use super::request_id::RequestId;
+use super::trace::{Onward, Trace};
 use super::watch::{Doing, Late, Watch};
-use super::{Refusal, Session};
+use super::{Refusal, Session, Shared};
 use crate::auth::credential::Form;
 use crate::auth::decision::{Denial, Permit};
 use crate::replica::View;
 use crate::telemetry::access_log::{Entry, began};
 use crate::telemetry::metrics::{Failure, Outcome};
+use crate::telemetry::traces::{Asked, Exchange};
 
 /// nginx's number for a client that left before there was an answer.
 const CLIENT_LEFT: u16 = 499;
+/// How much of a path a span has, in bytes.
+const LONGEST_PATH: usize = 1024;
 
 /// One request. Dropping it, however the request ended, settles it.
 pub(super) struct Account {
@@ -39,14 +46,16 @@ pub(super) struct Line {
     client: Option<IpAddr>,
     key_id: String,
     form: Option<Form>,
+    /// Where spans of it are sent.
+    trace: Option<Box<Trace>>,
 }
 
 impl Line {
-    pub(super) fn new(id: HeaderValue, method: Method, uri: Uri) -> Self {
-        Self { id, method, uri, client: None, key_id: String::new(), form: None }
+    pub(super) fn new(id: HeaderValue, method: Method, uri: Uri, trace: Option<Box<Trace>>) -> Self {
+        Self { id, method, uri, client: None, key_id: String::new(), form: None, trace }
     }
 
-    fn note(&mut self, decision: &Result<Permit, Refusal>, client: Option<IpAddr>, view: &View) {
+    fn note(&mut self, decision: &Result<Permit, Refusal>, client: Option<IpAddr>, route: usize, view: &View) {
         let (key, form) = match decision {
             Ok(permit) => (permit.grant().map(|grant| grant.key), permit.form()),
             Err(refusal) => (refusal.key, None),
@@ -54,6 +63,9 @@ impl Line {
         self.client = client;
         self.form = form;
         self.key_id = key.map(|key| view.names(key).id.to_owned()).unwrap_or_default();
+        if let Some(trace) = &mut self.trace {
+            trace.route = Some(route);
+        }
     }
 }
 
@@ -81,7 +93,13 @@ impl Account {
     }
 
     /// The decision has been made.
-    pub(super) fn decided(&mut self, decision: &Result<Permit, Refusal>, client: Option<IpAddr>, view: &View) {
+    pub(super) fn decided(
+        &mut self,
+        decision: &Result<Permit, Refusal>,
+        client: Option<IpAddr>,
+        route: usize,
+        view: &View,
+    ) {
         self.outcome = match decision {
             Ok(permit) if permit.grant().is_some() => Outcome::Permit,
             Ok(_) => Outcome::Public,
@@ -91,7 +109,7 @@ impl Account {
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
         self.watch().hold(decision.as_ref().ok().and_then(Permit::digest));
         if let Some(line) = &mut self.line {
-            line.note(decision, client, view);
+            line.note(decision, client, route, view);
         }
     }
 
@@ -102,9 +120,37 @@ impl Account {
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
     }
 
+    /// The request as it is sent.
+    pub(super) fn outbound(
+        &mut self,
+        request: Request<Incoming>,
+        permit: Permit,
+        route: usize,
+        client: Option<IpAddr>,
+        id: &RequestId,
+        view: &View,
+    ) -> Result<Outbound, Failure> {
+        let Session { shared, peer_value: peer, peer_is_trusted, is_secure, .. } = &*self.session;
+        let trace = self.line.as_mut().and_then(|line| line.trace.as_mut());
+        let onward = match trace {
+            Some(trace) => {
+                trace.asks = true;
+                Onward::Recorded(trace)
+            }
+            None if shared.tracer.is_some() => Onward::Unrecorded,
+            None => Onward::Passed,
+        };
+        let (peer_is_trusted, is_secure, default_host) = (*peer_is_trusted, *is_secure, &shared.default_host);
+        let origin = Origin { peer, peer_is_trusted, is_secure, client, id, onward, default_host };
+        Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
+    }
+
     /// The upstream has begun to answer.
     pub(super) fn upstream_answered(&mut self, status: u16) {
         self.status = status;
+        if let Some(trace) = self.line.as_mut().and_then(|line| line.trace.as_mut()) {
+            trace.answer = Some(status);
+        }
         self.session.shared.metrics.proxy.upstream_answered(self.started.elapsed().saturating_sub(self.decided));
     }
 
@@ -137,6 +183,63 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Tells those who want to know what became of it.
+    fn tell(&self, line: Line, took: Duration) {
+        let Shared { access, tracer, locksmith, .. } = &*self.session.shared;
+        let is_logged = access.wants(self.outcome);
+        if !is_logged && line.trace.is_none() {
+            return;
+        }
+        let path = locksmith.format.masked(line.uri.path());
+        if is_logged {
+            access.write(&Entry {
+                timestamp: began(took),
+                request_id: line.id.to_str().unwrap_or_default(),
+                trace_id: line.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
+                method: plain(&line.method),
+                path: &path,
+                status: self.status,
+                client: line.client,
+                decision: self.outcome.decision().label(),
+                reason: self.outcome.reason(),
+                key_id: &line.key_id,
+                form: line.form.map(Form::label),
+                duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
+            });
+        }
+        if let (Some(trace), Some(tracer)) = (&line.trace, tracer) {
+            tracer.ended(Box::new(self.exchange(&line, trace, &path, took)));
+        }
+    }
+
+    fn exchange(&self, line: &Line, trace: &Trace, path: &str, took: Duration) -> Exchange {
+        let Session { shared, peer, is_secure, .. } = &*self.session;
+        let asked = || Asked { server: shared.upstream_name.clone(), status: trace.answer };
+        Exchange {
+            trace: trace.id,
+            parent: trace.parent,
+            spans: trace.spans,
+            began: SystemTime::now() - took,
+            decided: self.decided,
+            took,
+            method: plain(&line.method).into(),
+            path: path[..path.floor_char_boundary(LONGEST_PATH)].into(),
+            route: trace.route.and_then(|route| shared.settings[route].pattern.clone()),
+            status: (self.status != CLIENT_LEFT).then_some(self.status),
+            outcome: self.outcome,
+            client: line.client,
+            peer: *peer,
+            is_secure: *is_secure,
+            is_http2: self.is_of_http2(),
+            request_id: line.id.to_str().unwrap_or_default().into(),
+            key_id: line.key_id.as_str().into(),
+            form: line.form.map(Form::label),
+            upstream: trace.asks.then(asked),
+        }
+    }
+}
+
 /// The method as a line may have it. One that is no word could be anything that a broken client sends, even a key;
 /// OpenTelemetry's name for those is `_OTHER`.
 fn plain(method: &Method) -> &str {
@@ -157,20 +260,8 @@ impl Drop for Account {
         self.session.watch.end();
         self.session.shared.metrics.proxy.in_flight.dec();
         self.session.shared.metrics.proxy.request(self.outcome, self.status, took);
-        if let Some(line) = self.line.take().filter(|_| self.session.shared.access.wants(self.outcome)) {
-            self.session.shared.access.write(&Entry {
-                timestamp: began(took),
-                request_id: line.id.to_str().unwrap_or_default(),
-                method: plain(&line.method),
-                path: &self.session.shared.locksmith.format.masked(line.uri.path()),
-                status: self.status,
-                client: line.client,
-                decision: self.outcome.decision().label(),
-                reason: self.outcome.reason(),
-                key_id: &line.key_id,
-                form: line.form.map(Form::label),
-                duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
-            });
+        if let Some(line) = self.line.take() {
+            self.tell(*line, took);
         }
     }
 }

@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use super::headers::{add_websocket, dashed, remove_lines, remove_spellings, strip_request};
 use super::linger;
 use super::request_id::RequestId;
+use super::trace::Onward;
 use super::trailers::{TrailerRules, Trailers};
 use super::upstream::Upload;
 use super::watch::Watch;
@@ -35,7 +36,6 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The id of a request, for finding it in logs.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How many headers are added to most requests.
 const ADDED_HEADERS: usize = 9;
@@ -99,6 +99,8 @@ pub(super) struct Origin<'o> {
     pub(super) client: Option<IpAddr>,
     /// The request's id.
     pub(super) id: &'o RequestId,
+    /// The trace that it belongs to.
+    pub(super) onward: Onward<'o>,
     /// What `Host` is for a client that sends none.
     pub(super) default_host: &'o HeaderValue,
 }
@@ -285,11 +287,7 @@ fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(X_REQUEST_ID, origin.id.to_value());
-    match headers.entry(TRACEPARENT) {
-        Entry::Occupied(given) if is_traceparent(given.get()) => {}
-        Entry::Occupied(mut given) => drop(traceparent(origin.id).map(|value| given.insert(value))),
-        Entry::Vacant(missing) => drop(traceparent(origin.id).map(|value| missing.insert(value))),
-    }
+    origin.onward.tell(headers, origin.id);
 }
 
 /// Balancers that append to a list pass on what the client says here: it is either who was judged, or nobody.
@@ -316,26 +314,6 @@ fn appended(headers: &HeaderMap, origin: &Origin<'_>) -> HeaderValue {
     }
     list.extend_from_slice(origin.peer.as_bytes());
     HeaderValue::from_bytes(&list).unwrap_or_else(|_| origin.peer.clone())
-}
-
-/// W3C trace context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
-fn is_traceparent(value: &HeaderValue) -> bool {
-    let bytes = value.as_bytes();
-    bytes.len() == 55
-        && bytes.iter().enumerate().all(|(at, byte)| match at {
-            2 | 35 | 52 => *byte == b'-',
-            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
-        })
-}
-
-/// A trace that begins here, with the request's id as its own. Sampled: servers that trace everything by default would
-/// otherwise stop doing so.
-fn traceparent(id: &RequestId) -> Option<HeaderValue> {
-    let id = id.hex_digits()?;
-    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    value[3..35].copy_from_slice(id);
-    value[36..52].copy_from_slice(&id[16..]);
-    HeaderValue::from_bytes(&value).ok()
 }
 
 fn add_identity(headers: &mut HeaderMap, identity: &Identity<'_>, names: &IdentityNames) {

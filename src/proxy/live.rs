@@ -17,6 +17,7 @@ use super::{Config, Shared, Surroundings};
 use crate::control::Desk;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Refused;
+use crate::telemetry::traces::Tracer;
 
 /// What the workers serve by, and how it is replaced.
 pub struct Live {
@@ -33,8 +34,8 @@ pub struct Live {
 
 impl Live {
     pub(super) fn new(config: Config, surroundings: Surroundings) -> io::Result<Self> {
-        let Surroundings { replica, metrics, access, lifecycle: _, desk } = surroundings;
-        let shared = Shared::new(config, 0, replica, metrics, access, desk.as_ref())?;
+        let Surroundings { replica, metrics, access, tracer, lifecycle: _, desk } = surroundings;
+        let shared = Shared::new(config, 0, replica, metrics, access, tracer, desk.as_ref())?;
         shared.tell_expiry();
         let (shared, refusals) = (Mutex::new(Arc::new(shared)), Semaphore::new(CROWD));
         let said = <[Seldom; Refused::COUNT]>::default();
@@ -46,11 +47,11 @@ impl Live {
     ///
     /// # Errors
     /// When a name of the config cannot be a header; then nothing changes.
-    pub fn replace(&self, config: Config, access: AccessLogger) -> io::Result<()> {
+    pub fn replace(&self, config: Config, access: AccessLogger, tracer: Option<Tracer>) -> io::Result<()> {
         let mut shared = self.lock();
         let generation = shared.generation + 1;
         let (replica, metrics) = (shared.replica.clone(), shared.metrics.clone());
-        *shared = Arc::new(Shared::new(config, generation, replica, metrics, access, self.desk.as_ref())?);
+        *shared = Arc::new(Shared::new(config, generation, replica, metrics, access, tracer, self.desk.as_ref())?);
         self.generation.store(generation, Ordering::Release);
         shared.tell_expiry();
         Ok(())

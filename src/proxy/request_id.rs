@@ -61,11 +61,17 @@ impl Default for RequestIds {
 
 impl RequestIds {
     pub(super) fn next(&self) -> RequestId {
-        let count = self.count.fetch_add(1, Relaxed);
+        let [high, low] = self.bits();
         let mut digits = [0; 32];
-        write_hex(&mut digits[..16], mix(self.seed ^ count));
-        write_hex(&mut digits[16..], mix(self.seed.wrapping_add(count)));
+        write_hex(&mut digits[..16], high);
+        write_hex(&mut digits[16..], low);
         RequestId::Made(digits)
+    }
+
+    /// The bits of an id.
+    pub(super) fn bits(&self) -> [u64; 2] {
+        let count = self.count.fetch_add(1, Relaxed);
+        [mix(self.seed ^ count), mix(self.seed.wrapping_add(count))]
     }
 }
 

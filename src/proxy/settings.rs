@@ -58,6 +58,8 @@ pub struct Workers {
 
 /// What a route says beyond who may pass.
 pub struct RouteSettings {
+    /// The pattern of its paths, for traces; the default route has none.
+    pub pattern: Option<Arc<str>>,
     /// How its denials are answered.
     pub deny: Deny,
     /// Whether the credential stays in place for the upstream.

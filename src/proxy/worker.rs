@@ -80,6 +80,11 @@ impl Worker {
         self.ids.next()
     }
 
+    /// Where ids come from.
+    pub(super) fn ids(&self) -> &RequestIds {
+        &self.ids
+    }
+
     /// Waits until all connections have closed, at most so long.
     async fn all_closed(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;

@@ -18,6 +18,9 @@ pub struct Entry<'e> {
     /// The id that the client or the upstream was told.
     #[serde(rename = "request.id")]
     pub request_id: &'e str,
+    /// The trace, where one is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// The method.
     #[serde(rename = "http.request.method")]
     pub method: &'e str,
@@ -129,6 +132,7 @@ mod tests {
         Entry {
             timestamp: "2026-01-01T00:00:00.000Z".into(),
             request_id: "abc",
+            trace_id: None,
             method: "GET",
             path: "/a\"\n\u{1b}[31m",
             status: 401,

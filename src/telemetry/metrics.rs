@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod labels;
 mod ledger;
+mod traces;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub use self::admin::AdminMetrics;
 pub use self::config::ConfigMetrics;
 pub use self::labels::{Decision, Failure, Outcome, Refused};
 pub use self::ledger::LedgerMetrics;
+pub use self::traces::{Dropped, TraceMetrics};
 use super::histogram::DurationHistogram;
 use crate::auth::decision::Denial;
 
@@ -132,6 +134,8 @@ pub struct Metrics {
     pub config: ConfigMetrics,
     /// Of the management API.
     pub admin: AdminMetrics,
+    /// Of traces.
+    pub traces: TraceMetrics,
     /// Log lines that were dropped because the queue was full.
     pub log_dropped: IntCounter,
 }
@@ -149,6 +153,7 @@ impl Metrics {
             ledger: LedgerMetrics::new(&registry)?,
             config: ConfigMetrics::new(&registry)?,
             admin: AdminMetrics::new(&registry)?,
+            traces: TraceMetrics::new(&registry)?,
             log_dropped: counter(
                 &registry,
                 "keyward_log_dropped_total",

@@ -17,9 +17,10 @@ class Program:
 
     def mount(self):
         etc = self.root / "etc/keyward"
-        for name in ("config", "pepper", "records", "tls", "upstream", "postgres"):
+        for name in ("config", "pepper", "records", "tls", "upstream", "postgres", "collector"):
             (etc / name).mkdir(parents=True)
         (self.root / "var/lib/keyward").mkdir(parents=True)
+        (etc / "collector/token").write_text("Bearer token\n")
         pepper = etc / "pepper/pepper"
         pepper.write_text("5a" * 32)
         pepper.chmod(0o600)

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use self::needles::{Canary, Needles};
 use super::support::upstream::Turn;
+use super::support::wire;
 use super::support::{After, Client, Keyward, Site, Upstream, ok, request, until};
 use super::tools::{self, Ended, PATIENCE, Program};
 
@@ -243,7 +244,9 @@ fn look_around(keyward: &Keyward, canaries: &Canaries, written: &mut Written) {
 fn nothing_that_is_ever_written_tells_a_secret() {
     let upstream = Upstream::scripted(by_path);
     let mut written = Written::default();
-    let site = Site::new(upstream.address(), &format!("{CONFIG}\nlog: {{ access: all, level: trace }}"));
+    let collector = Upstream::start();
+    let traces = format!("traces: {{ endpoint: 'http://{}', follow: none }}", collector.address());
+    let site = Site::new(upstream.address(), &format!("{CONFIG}\nlog: {{ access: all, level: trace }}\n{traces}"));
     let canaries = prepare(&site, &mut written);
     let mut keyward = site.serve();
     for (canary, status) in [
@@ -269,6 +272,11 @@ fn nothing_that_is_ever_written_tells_a_secret() {
         assert!(text.contains(word), "no {word} in what it wrote:\n{text}");
     }
     written.add("keyward serve", log.clone());
+    let spans: Vec<u8> = collector.received().into_iter().flat_map(|batch| batch.body.bytes).collect();
+    for word in ["unknown_credential", "keyward.key.id", "upstream_broken", "/json"] {
+        assert!(wire::find(&spans, word.as_bytes()).is_some(), "no {word} in what the collector got");
+    }
+    written.add("the collector", spans);
 
     let mut all = canaries.all;
     all.push(late);

@@ -26,6 +26,7 @@ mod secrets; // where a key must not turn up
 mod snapshot; // starting while the store is away
 mod streaming; // bodies that do not fit into memory
 mod tls; // HTTPS, and certificates that change
+mod traces; // spans for an OpenTelemetry collector
 mod upstream_http2; // an upstream that speaks HTTP/2, as gRPC servers do
 mod upstream_tls; // an upstream by https, and what only looks like it
 mod vidbeo; // keys with permissions and addresses

@@ -34,7 +34,7 @@ pub(super) fn server(certified: &Certified, asks_for: Option<&Authority>) -> Ser
 }
 
 /// A port behind which TLS ends, and an upstream begins. It is there until the tests have ended.
-fn secured(upstream: &Upstream, certified: &Certified, asks_for: Option<&Authority>) -> u16 {
+pub(super) fn secured(upstream: &Upstream, certified: &Certified, asks_for: Option<&Authority>) -> u16 {
     let acceptor = TlsAcceptor::from(Arc::new(server(certified, asks_for)));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

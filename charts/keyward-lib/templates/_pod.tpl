@@ -81,12 +81,21 @@ volumeMounts:
 
 {{- define "keyward-lib.environment" }}
 {{- $postgres := eq .values.keyStore.type "postgres" }}
-{{- if or $postgres .values.extraEnv }}
+{{- $traces := hasKey .values.config "traces" }}
+{{- if or $postgres $traces .values.extraEnv }}
 env:
   {{- if $postgres }}
   - name: KEYWARD_STORE
     valueFrom:
       secretKeyRef: { name: {{ .values.keyStore.postgres.existingSecret }}, key: {{ .values.keyStore.postgres.key }} }
+  {{- end }}
+  {{- if $traces }}
+  {{- range $name, $path := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "POD_UID" "metadata.uid" "NODE_NAME" "spec.nodeName" }}
+  - name: {{ $name }}
+    valueFrom: { fieldRef: { fieldPath: {{ $path }} } }
+  {{- end }}
+  - name: OTEL_RESOURCE_ATTRIBUTES
+    value: k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.namespace.name=$(POD_NAMESPACE),k8s.node.name=$(NODE_NAME)
   {{- end }}
   {{- with .values.extraEnv }}
   {{- toYaml . | nindent 2 }}

@@ -12,7 +12,8 @@ fn load_example(text: &str) -> Config {
     fs::rename(folder.path().join("pepper"), folder.path().join("keyward.pepper")).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-    for name in ["tls", "clients", "upstream-ca", "keyward"] {
+    fs::write(folder.path().join("collector.token"), "Bearer token\n").unwrap();
+    for name in ["tls", "clients", "upstream-ca", "collector-ca", "keyward"] {
         fs::write(folder.path().join(format!("{name}.crt")), &certificate).unwrap();
         fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
@@ -101,6 +102,10 @@ fn what_is_commented_out_loads_too() {
     let config = load_example(&uncommented());
     assert_eq!(config.proxy.settings.len(), 4);
     assert_eq!(config.proxy.settings[2].deny.status.map(|status| status.as_u16()), Some(404));
+    let traces = config.traces.unwrap();
+    assert_eq!(traces.headers.get("authorization"), Some(&b"Bearer token"[..]));
+    assert_eq!(traces.endpoint.authority, "collector:4318");
+    assert_eq!(config.files.iter().filter(|file| file.ends_with("collector.token")).count(), 1);
 }
 
 #[test]

@@ -64,6 +64,34 @@ fn values_without_meaning() {
 }
 
 #[test]
+fn traces_that_could_not_be_sent() {
+    for (options, expected) in [
+        ("endpoint: 'http://a:1', sample: 2", "5:43: traces.sample: expected a number from 0 to 1, found 2"),
+        ("endpoint: 'http://a:1', sample: -0.1", "5:43: traces.sample: expected a number from 0 to 1, found -0.1"),
+        ("endpoint: 'http://a:1', sample: some", "5:43: traces.sample: expected a number, found \"some\""),
+        (
+            "endpoint: a",
+            "5:21: traces.endpoint: \"a\" is no URL of a collector; write http://HOST:4318 or https://HOST:4318",
+        ),
+        ("sample: 1", "5:1: traces.endpoint: is missing; write for example `endpoint: http://collector:4318`"),
+        (
+            "endpoint: 'http://a:1', tls: { ca: x }",
+            "5:40: traces.tls: is for a collector by https: write traces.endpoint so, or leave this out",
+        ),
+        (
+            "endpoint: 'http://a:1', headers: { Host: { env: PATH } }",
+            "5:46: traces.headers.Host: the header host says how spans are sent; leave it out",
+        ),
+        (
+            "endpoint: 'http://a:1', headers: { A: { env: THERE_IS_NONE } }",
+            "5:49: traces.headers.A: the environment variable THERE_IS_NONE is not set",
+        ),
+    ] {
+        check(&format!("traces: {{ {options} }}\n"), expected);
+    }
+}
+
+#[test]
 fn routes_that_could_not_work() {
     for (route, expected) in [
         (

@@ -106,7 +106,7 @@ fn unknown_options_are_named_with_advice() {
         concat!(
             "5:1: cache: there is no such option; there are: admin, credentials, default_route, deny, identity_headers, \
              keys, log, ",
-            "ops, proxy, routes, store, sync, version\n",
+            "ops, proxy, routes, store, sync, traces, version\n",
             "6:8: log.1: there is no such option; there are: access, format, level\n",
             "6:14: log.true: there is no such option; there are: access, format, level",
         ),
