@@ -5,6 +5,7 @@ pub mod api;
 mod caller;
 pub mod document;
 mod envelope;
+mod import;
 mod index;
 mod input;
 mod keys;

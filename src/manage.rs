@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod escalation;
 mod failure;
+pub mod import;
 pub mod key;
 pub mod password;
 mod read;

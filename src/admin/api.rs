@@ -18,7 +18,7 @@ use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
 use super::throttle::{SignIns, Throttle};
-use super::{keys, leaks, ledger, me, people, scopes, secrets};
+use super::{import, keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -28,6 +28,9 @@ use crate::replica::Replica;
 use crate::store::{AnyStore, Revision};
 use crate::telemetry::metrics::Metrics;
 
+/// The most that may be sent along where it is a list of keys: some 50,000. Not on the proxy's port, where it is read before
+/// anybody knows whose it is.
+const LONGEST_LIST: usize = 4 * 1024 * 1024;
 /// How long an answer waits for what it has changed to be in force here.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -137,7 +140,7 @@ impl Api {
         let _ = tokio::time::timeout(PATIENCE, self.index.reached(judged)).await;
         let now = SystemTime::now().into();
         if operation.action == Action::SignIn {
-            let body = read(ask).await?;
+            let body = read(ask, LONGEST_BODY).await?;
             return me::sign_in(self, ask, &body, now).await;
         }
         let caller = match self.signed_in(ask, now)? {
@@ -148,7 +151,8 @@ impl Api {
         if !caller.authority.may_somewhere(operation.permission) {
             return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
         }
-        let body = read(ask).await?;
+        let is_list = operation.action == Action::ImportKeys && ask.mounted.is_none();
+        let body = read(ask, if is_list { LONGEST_LIST } else { LONGEST_BODY }).await?;
         let (headers, client, mounted) = (&ask.headers, ask.client, ask.mounted.as_ref());
         let peer = client.unwrap_or(ask.peer);
         let (query, path) = (ask.query.clone(), ask.path.clone());
@@ -200,6 +204,7 @@ impl Request<'_> {
             Action::ListKeys => keys::list(self),
             Action::GetKey => keys::get(self),
             Action::CreateKey => keys::create(self).await,
+            Action::ImportKeys => import::import(self).await,
             Action::UpdateKey => keys::update(self).await,
             Action::DeleteKey => keys::delete(self).await,
             Action::ListSecrets => secrets::list(self),
@@ -257,6 +262,11 @@ impl Request<'_> {
         Attributes::read(self.headers, &self.body)
     }
 
+    /// What is sent along, where it is no JSON object.
+    pub(super) fn content(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Whether anything is sent along.
     pub(super) fn has_body(&self) -> bool {
         !self.body.is_empty()
@@ -305,10 +315,10 @@ impl Request<'_> {
 }
 
 /// What is sent along.
-async fn read(ask: &mut Ask) -> Result<Bytes, Trouble> {
-    ask.read(LONGEST_BODY).await.map_err(|unread| match unread {
+async fn read(ask: &mut Ask, longest: usize) -> Result<Bytes, Trouble> {
+    ask.read(longest).await.map_err(|unread| match unread {
         Unread::TooLong => {
-            let why = format!("send {LONGEST_BODY} bytes at most");
+            let why = format!("send {longest} bytes at most");
             Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
         }
         Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),

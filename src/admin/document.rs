@@ -4,6 +4,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::import::MEDIA_TYPES;
 use super::operation::{Action, OPERATIONS, Operation};
 use crate::auth::authority::Permission;
 
@@ -89,12 +90,19 @@ fn described(operation: &Operation) -> Value {
         described["security"] = json!([]);
     }
     if let Some(input) = operation.input {
-        let schema = json!({ "$ref": format!("#/components/schemas/{input}") });
+        let content = match operation.action {
+            Action::ImportKeys => MEDIA_TYPES.map(|(media_type, _)| media(media_type, input)).into_iter().collect(),
+            _ => Map::from_iter([media("application/json", input)]),
+        };
         // A rotation without anything said lets the values before go on.
-        described["requestBody"] =
-            json!({ "required": input != "Rotation", "content": { "application/json": { "schema": schema } } });
+        described["requestBody"] = json!({ "required": input != "Rotation", "content": content });
     }
     described
+}
+
+/// What is sent along as a media type.
+fn media(media_type: &str, schema: &str) -> (String, Value) {
+    (media_type.to_owned(), json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } }))
 }
 
 fn parameters(operation: &Operation) -> Vec<Value> {

@@ -62,6 +62,9 @@ fn scopes_of(request: &Request<'_>, entry: &Entry) -> Vec<Option<Scope>> {
             scopes.push(text(scope));
         }
     }
+    if let Some(Value::Array(all)) = entry.detail.get("scopes") {
+        scopes.extend(all.iter().map(text));
+    }
     let target = |name: &str| entry.detail.get("target").and_then(|target| target.get(name)).and_then(Value::as_str);
     match (target("kind"), target("id")) {
         (Some("key"), Some(id)) => match request.api.index.key(id) {

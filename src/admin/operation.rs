@@ -14,6 +14,8 @@ pub enum Action {
     GetKey,
     /// A new key.
     CreateKey,
+    /// Keys of another system.
+    ImportKeys,
     /// A change of a key.
     UpdateKey,
     /// The end of a key.
@@ -121,7 +123,7 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 36] = [
+pub static OPERATIONS: [Operation; 37] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
@@ -136,6 +138,17 @@ pub static OPERATIONS: [Operation; 36] = [
         Permission::KeysWrite,
         ("createKey", "Create a key; its value is shown once"),
         (Some("NewKey"), "KeyWithValue"),
+        &[],
+    ),
+    operation(
+        Action::ImportKeys,
+        (&POST, "/v2/keys/import"),
+        Permission::KeysWrite,
+        (
+            "importKeys",
+            "Import keys of another system, as they are; rows that cannot be taken are told with their lines",
+        ),
+        (Some("KeyRows"), "Import"),
         &[],
     ),
     operation(

@@ -1,34 +1,27 @@
 //! `keyward key import`: keys of another system, as they are. Reads rows one by one, commits them in batches, puts bad
 //! rows aside, and may be run again at any time: what is there already counts as unchanged.
 
-mod batch;
-mod columns;
 mod interrupt;
-mod known;
 mod progress;
 mod rejects;
-mod row;
-mod source;
 #[cfg(test)]
 mod tests;
 
-use std::io::BufRead;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use self::batch::{BATCH, Batch, Importer};
-use self::columns::Fields;
 use self::interrupt::Interrupt;
 use self::progress::{Choice, Progress};
 use self::rejects::Rejects;
-use self::row::{Reason, Row};
-use self::source::{Layout, Next, Source};
 use super::console::{Console, Output, grouped};
 use super::exit::{Exit, Failure};
-use crate::auth::Locksmith;
+use crate::auth::key::KeyFormat;
 use crate::manage::Session;
+use crate::manage::import::{Format, Importer, Source, Terms};
 use crate::store::Store;
 
 const HELP: &str = "\
@@ -77,14 +70,40 @@ pub(super) async fn run<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let (source, size) = Source::open(&args.input, &session.locksmith.format)?;
+    let (source, size) = open(&args.input, &session.locksmith.format)?;
     let rejects = Rejects::of(&args.input, args.rejects, source.format, source.layout.clone())?;
     let interrupt =
         Interrupt::listen().map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
     let progress = Progress::new(args.progress, size);
     let name = args.input.file_name().unwrap_or(args.input.as_os_str());
-    let importer = Importer::new(session, name.to_string_lossy().into_owned());
+    let importer = Importer::new(session, terms(Some(name.to_string_lossy().into_owned())));
     Import { source, importer, rejects, progress, interrupt }.run(output, console).await
+}
+
+/// Whoever has the store and the pepper may make any key.
+fn terms(file: Option<String>) -> Terms<'static> {
+    Terms { file, scope: None, against: Box::new(|_, _| None) }
+}
+
+/// Opens a file and reads its header; its size comes with it.
+fn open(path: &Path, keys: &KeyFormat) -> Result<(Source<BufReader<File>>, u64), Failure> {
+    let wrong = |error: io::Error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "; --input is the file of keys, from the folder where you are",
+            _ => "",
+        };
+        Failure::Failed(format!("{}: cannot be read: {error}{advice}", path.display()))
+    };
+    let file = File::open(path).map_err(wrong)?;
+    let size = file.metadata().map_err(wrong)?.len();
+    let source = begin(BufReader::with_capacity(1 << 18, file), path, keys)?;
+    Ok((source, size))
+}
+
+/// Begins to read a file of that name.
+fn begin<R: BufRead>(reader: R, path: &Path, keys: &KeyFormat) -> Result<Source<R>, Failure> {
+    let format = |first: &[u8]| Format::by_name(path, first);
+    Source::new(reader, format, keys).map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))
 }
 
 /// An import and what it goes through.
@@ -120,11 +139,11 @@ impl<R: BufRead, S: Store> Import<'_, R, S> {
 
     /// Batch after batch, to the end of the file or to Ctrl-C.
     async fn batches(&mut self, console: &mut Console<'_>) -> Result<End, Failure> {
-        let locksmith = &*self.importer.session().locksmith;
         let mut rows = 0;
         while !self.interrupt.is_requested() {
-            let batch = self.read(locksmith)?;
-            if batch.len() == 0 {
+            let batch = self.importer.read(&mut self.source);
+            let batch = batch.map_err(|error| Failure::Failed(format!("--input: cannot be read on: {error}")))?;
+            if batch.is_empty() {
                 return Ok(End::WholeFile);
             }
             rows += batch.len() as u64;
@@ -133,32 +152,6 @@ impl<R: BufRead, S: Store> Import<'_, R, S> {
             self.progress.update(rows, self.source.bytes, console);
         }
         Ok(End::Interrupted)
-    }
-
-    /// The next batch of lines; an empty one at the end of the file.
-    fn read(&mut self, locksmith: &Locksmith) -> Result<Batch, Failure> {
-        let mut batch = Batch::default();
-        let mut raw = Vec::new();
-        while batch.len() < BATCH {
-            let next =
-                self.source.next(&mut raw).map_err(|e| Failure::Failed(format!("--input: cannot be read on: {e}")))?;
-            let line = self.source.line;
-            let row = match next {
-                Next::End => break,
-                Next::TooLong => Err(Reason::from("it is longer than 64 KiB and is not repeated here")),
-                Next::Row => self.row(&raw, line, locksmith),
-            };
-            self.importer.add(&mut batch, row, line, &raw);
-        }
-        Ok(batch)
-    }
-
-    fn row(&self, raw: &[u8], line: u64, locksmith: &Locksmith) -> Result<Row, Reason> {
-        let fields = match &self.source.layout {
-            Layout::JsonLines => Fields::of_object(raw, &locksmith.format)?,
-            Layout::Table { columns, .. } => columns.fields(raw, self.source.format.delimiter())?,
-        };
-        Row::read(&fields, line, raw, locksmith)
     }
 
     fn summary(&self, output: Output, console: &mut Console<'_>) -> Result<(), Failure> {

@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::columns::after_fields;
-use super::row::Rejection;
-use super::source::{Format, Layout};
 use crate::cli::exit::Failure;
+use crate::manage::import::{Format, Layout, Rejection, after_fields};
 
 /// A file that is made when the first row is rejected.
 pub(super) struct Rejects {
@@ -122,9 +120,8 @@ fn object(rejection: &Rejection, file: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::import::columns::Columns;
-    use crate::cli::import::row::{Raw, Reason};
     use crate::cli::testing::locksmith;
+    use crate::manage::import::{Columns, Raw, Reason};
 
     fn table(header: &str, delimiter: u8) -> Layout {
         let columns = Columns::of_header(header.as_bytes(), delimiter, &locksmith().format).unwrap();

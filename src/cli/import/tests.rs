@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::cli::testing::{Bench, MemoryStore, Ran, block_on, locksmith, remember};
+use crate::manage::import::BATCH;
 use crate::store::record::{Body, KeyBody, Kind, RecordId};
 
 /// A folder with an input, and a store.
@@ -225,7 +226,7 @@ fn rows_are_committed_in_batches_with_their_audit() {
     counts(&place.import("k.csv", &text), 5_002, 0, 0);
     let commits = place.bench.session.store.commits();
     assert_eq!((commits.len(), commits[0].action, commits[0].changes.len()), (2, "key.import", 10_000));
-    let detail = json!({ "file": "k.csv", "lines": [5_002, 5_003], "keys": ["k5000", "k5001"], "created_scopes": [] });
+    let detail = json!({ "file": "k.csv", "lines": [5_002, 5_003], "keys": ["k5000", "k5001"], "scopes": [null], "created_scopes": [] });
     assert_eq!(commits[1].detail, detail);
     assert_eq!(place.bench.session.store.gets(), 0, "nothing is asked for by name when all is new");
     // Again: the first batch is asked for by name, the rest is known by then.
@@ -265,10 +266,10 @@ fn ctrl_c_stops_between_batches() {
     let text = format!("value\n{A}\n");
     let run = |console: &mut Console<'_>| {
         let path = PathBuf::from("/nowhere/k.csv");
-        let source = Source::new(text.as_bytes(), &path, &bench.session.locksmith.format).unwrap();
+        let source = begin(text.as_bytes(), &path, &bench.session.locksmith.format).unwrap();
         let rejects = Rejects::of(&path, None, source.format, source.layout.clone()).unwrap();
         let interrupt = Interrupt::of(Arc::new(AtomicBool::new(true)));
-        let importer: Importer<'_, MemoryStore> = Importer::new(&bench.session, "k.csv".to_owned());
+        let importer: Importer<'_, MemoryStore> = Importer::new(&bench.session, terms(None));
         let import = Import { source, importer, rejects, progress: Progress::Silent, interrupt };
         block_on(import.run(Output::Table, console))
     };

@@ -1,25 +1,27 @@
 //! Rows become commits: one for each batch, all or nothing. What is there already is looked at only if a commit says
 //! so, since in most imports nothing is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{self, BufRead};
 
 use serde_json::json;
 
+use super::columns::Fields;
 use super::known::Known;
 use super::row::{Raw, Reason, Rejection, Row};
+use super::source::{Layout, Next, Source};
 use crate::auth::digest::Digest;
 use crate::auth::scope::Scope;
-use crate::cli::exit::Failure;
-use crate::manage::{self, ATTEMPTS, Session};
+use crate::manage::{ATTEMPTS, Failure, Session};
 use crate::store::record::{Body, RecordId, SecretBody, new_id, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
 /// How many lines make a commit.
-pub(super) const BATCH: usize = 5_000;
+pub const BATCH: usize = 5_000;
 
 /// The lines of one commit.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub struct Batch {
     rows: Vec<Row>,
     unchanged: usize,
     rejected: Vec<Rejection>,
@@ -29,8 +31,13 @@ pub(super) struct Batch {
 
 impl Batch {
     /// How many lines are in it.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.rows.len() + self.unchanged + self.rejected.len()
+    }
+
+    /// Whether there was nothing left to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn reject(&mut self, row: Row, reason: Reason) {
@@ -38,14 +45,29 @@ impl Batch {
     }
 }
 
+/// What there is against a key with that id, if it has one, in that scope; nothing, in most cases.
+pub type Against<'t> = dyn Fn(Option<&str>, Option<&Scope>) -> Option<&'static str> + Send + Sync + 't;
+
+/// On what terms rows are taken.
+pub struct Terms<'t> {
+    /// The file they come from, for the audit.
+    pub file: Option<String>,
+    /// Where keys act for which no scope is given; everywhere if absent.
+    pub scope: Option<Scope>,
+    /// What there is against a key with that id, if it has one, in that scope.
+    pub against: Box<Against<'t>>,
+}
+
 /// An import under way.
-pub(super) struct Importer<'s, S> {
+pub struct Importer<'s, S> {
     session: &'s Session<S>,
-    file: String,
+    terms: Terms<'s>,
+    /// The revision of the last commit.
+    pub revision: Option<u64>,
     /// How many keys were made.
-    pub(super) imported: u64,
+    pub imported: u64,
     /// How many were there already.
-    pub(super) unchanged: u64,
+    pub unchanged: u64,
     /// Every value so far and its line; a line beyond four billion is not told exactly.
     seen: HashMap<Digest, u32>,
     /// Scopes that are in the store.
@@ -62,18 +84,47 @@ enum Verdict {
 }
 
 impl<'s, S: Store> Importer<'s, S> {
-    /// Begins an import of a file of that name.
-    pub(super) fn new(session: &'s Session<S>, file: String) -> Self {
-        Self { session, file, imported: 0, unchanged: 0, seen: HashMap::new(), scopes: HashSet::new(), known: None }
+    /// Begins an import.
+    pub fn new(session: &'s Session<S>, terms: Terms<'s>) -> Self {
+        let (seen, scopes, known) = (HashMap::new(), HashSet::new(), None);
+        Self { session, terms, revision: None, imported: 0, unchanged: 0, seen, scopes, known }
     }
 
-    /// What it works with.
-    pub(super) fn session(&self) -> &'s Session<S> {
-        self.session
+    /// The next batch of lines; an empty one at the end.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read<R: BufRead>(&mut self, source: &mut Source<R>) -> io::Result<Batch> {
+        let (mut batch, mut raw) = (Batch::default(), Vec::new());
+        while batch.len() < BATCH {
+            let row = match source.next(&mut raw)? {
+                Next::End => break,
+                Next::TooLong => Err(Reason::from("it is longer than 64 KiB and is not repeated here")),
+                Next::Row => self.row(&raw, source),
+            };
+            self.add(&mut batch, row, source.line, &raw);
+        }
+        Ok(batch)
+    }
+
+    fn row<R>(&self, raw: &[u8], source: &Source<R>) -> Result<Row, Reason> {
+        let locksmith = &*self.session.locksmith;
+        let fields = match &source.layout {
+            Layout::JsonLines => Fields::of_object(raw, &locksmith.format)?,
+            Layout::Table { columns, .. } => columns.fields(raw, source.format.delimiter())?,
+        };
+        let mut row = Row::read(&fields, source.line, raw, locksmith)?;
+        if row.settings.scope.is_none() {
+            row.settings.scope.clone_from(&self.terms.scope);
+        }
+        match (self.terms.against)(row.id.as_deref(), row.settings.scope.as_ref()) {
+            Some(why) => Err(Reason::from(why)),
+            None => Ok(row),
+        }
     }
 
     /// Adds a row that was read, or why it could not be.
-    pub(super) fn add(&mut self, batch: &mut Batch, row: Result<Row, Reason>, line: u64, raw: &[u8]) {
+    fn add(&mut self, batch: &mut Batch, row: Result<Row, Reason>, line: u64, raw: &[u8]) {
         let row = match row {
             Ok(row) => row,
             Err(reason) => return batch.rejected.push(Rejection { line, raw: Raw::new(raw), reason }),
@@ -95,13 +146,17 @@ impl<'s, S: Store> Importer<'s, S> {
         batch.rows.push(row);
     }
 
-    /// Commits a batch and returns what was rejected, in the order of the file.
-    pub(super) async fn commit(&mut self, mut batch: Batch) -> Result<Vec<Rejection>, Failure> {
+    /// Commits a batch and returns what was rejected, in the order of the lines.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; batches before this one are in it.
+    pub async fn commit(&mut self, mut batch: Batch) -> Result<Vec<Rejection>, Failure> {
         let mut attempt = 1;
         while !batch.rows.is_empty() {
             let scopes = self.missing_scopes(&batch.rows).await?;
             match self.session.store.commit(self.commit_of(&batch.rows, &scopes)?).await {
-                Ok(_) => {
+                Ok(revision) => {
+                    self.revision = Some(revision.number);
                     self.imported += batch.rows.len() as u64;
                     self.scopes.extend(scopes);
                     break;
@@ -124,21 +179,27 @@ impl<'s, S: Store> Importer<'s, S> {
 
     /// One commit of all rows, none of which may be there.
     fn commit_of(&self, rows: &[Row], scopes: &[Scope]) -> Result<Commit, Failure> {
-        let Session { actor, now, .. } = self.session;
+        let (now, by) = (self.session.now, self.session.who());
         let absent = |id, body| Change { id, expect: Expect::Absent, body: Some(body) };
         let mut changes: Vec<Change> = scopes.iter().map(|scope| self.session.new_scope(scope)).collect();
         changes.reserve(rows.len() * 2);
         let mut ids = Vec::with_capacity(rows.len());
         for row in rows {
-            let id = row.id.as_ref().map_or_else(|| new_id(*now), |id| Ok(id.to_string()))?;
-            changes.push(absent(RecordId::key(&id), to_json(&row.key_body(&id, actor, *now))));
-            changes.push(absent(RecordId::secret(row.digest), to_json(&row.secret_body(&id, *now))));
+            let id = row.id.as_ref().map_or_else(|| new_id(now), |id| Ok(id.to_string()))?;
+            changes.push(absent(RecordId::key(&id), to_json(&row.key_body(&id, by, now))));
+            changes.push(absent(RecordId::secret(row.digest), to_json(&row.secret_body(&id, now))));
             ids.push(id);
         }
         let lines = [rows.first(), rows.last()].map(|row| row.map(|row| row.line));
-        let scopes: Vec<String> = scopes.iter().map(Scope::to_string).collect();
-        let detail = json!({ "file": self.file, "lines": lines, "keys": ids, "created_scopes": scopes });
-        Ok(Commit { actor: actor.clone(), action: "key.import", detail, changes })
+        let created: Vec<String> = scopes.iter().map(Scope::to_string).collect();
+        // Whoever sees the audit of all of these sees this.
+        let scopes: BTreeSet<Option<String>> =
+            rows.iter().map(|row| row.settings.scope.as_ref().map(Scope::to_string)).collect();
+        let mut detail = json!({ "lines": lines, "keys": ids, "scopes": scopes, "created_scopes": created });
+        if let Some(file) = &self.terms.file {
+            detail["file"] = file.as_str().into();
+        }
+        Ok(Commit { actor: self.session.actor.clone(), action: "key.import", detail, changes })
     }
 
     /// The scopes of some rows that are not in the store, those above before those below.
@@ -177,11 +238,14 @@ impl<'s, S: Store> Importer<'s, S> {
         if let Some(secret) = self.secret(row.digest).await? {
             let key = match self.session.key(&secret.key).await {
                 Ok(key) => key,
-                Err(
-                    manage::Failure::NotFound(_) | manage::Failure::LooksLikeValue | manage::Failure::Unreadable(_),
-                ) => return Ok(Verdict::Rejected(Reason::from(NO_KEY))),
-                Err(failure) => return Err(failure.into()),
+                Err(Failure::NotFound(_) | Failure::LooksLikeValue | Failure::Unreadable(_)) => {
+                    return Ok(Verdict::Rejected(Reason::from(NO_KEY)));
+                }
+                Err(failure) => return Err(failure),
             };
+            if (self.terms.against)(None, key.body.scope.as_ref()).is_some() {
+                return Ok(Verdict::Rejected(Reason::from(OUT_OF_REACH)));
+            }
             let differences = row.differences(&key.id, key.body);
             if differences.is_empty() {
                 return Ok(Verdict::Unchanged);
@@ -205,9 +269,10 @@ impl<'s, S: Store> Importer<'s, S> {
         match Body::parse(&id, &json) {
             Ok(Body::Secret(_, body)) => Ok(Some(body)),
             Ok(_) => Ok(None),
-            Err(unreadable) => Err(Failure::Failed(unreadable.to_string())),
+            Err(unreadable) => Err(unreadable.into()),
         }
     }
 }
 
+const OUT_OF_REACH: &str = "its value is that of a key that you may not change";
 const NO_KEY: &str = "its value is there already, for a key that is missing or cannot be read";

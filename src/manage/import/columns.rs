@@ -204,11 +204,11 @@ fn wrong_type(object: &Map<String, Value>) -> Reason {
 
 /// What is in each column of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Columns(Vec<Column>);
+pub struct Columns(Vec<Column>);
 
 impl Columns {
     /// Reads a header row.
-    pub(super) fn of_header(header: &[u8], delimiter: u8, keys: &KeyFormat) -> Result<Self, Reason> {
+    pub fn of_header(header: &[u8], delimiter: u8, keys: &KeyFormat) -> Result<Self, Reason> {
         let (mut columns, mut unknown) = (Vec::new(), Vec::new());
         split(text(header)?, delimiter, |i, name| match Column::parse(&name) {
             Some(column) => columns.push(column),
@@ -231,7 +231,7 @@ impl Columns {
     }
 
     /// Whether the file is one of rejected rows, as we write them.
-    pub(super) fn are_of_rejected_rows(&self) -> bool {
+    pub fn are_of_rejected_rows(&self) -> bool {
         self.0.starts_with(&[Column::Line, Column::Reason])
     }
 
@@ -290,7 +290,7 @@ fn split<'r>(row: &'r str, delimiter: u8, mut each: impl FnMut(usize, Cow<'r, st
 }
 
 /// What comes after the first `count` fields of a row, if it has that many.
-pub(super) fn after_fields(row: &[u8], count: usize, delimiter: u8) -> Option<&[u8]> {
+pub fn after_fields(row: &[u8], count: usize, delimiter: u8) -> Option<&[u8]> {
     let mut rest = str::from_utf8(row).ok()?;
     for _ in 0..count {
         let after = match rest.strip_prefix('"') {
@@ -320,7 +320,7 @@ fn unquoted(text: &str) -> Result<(Cow<'_, str>, &str), Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::locksmith;
+    use crate::manage::testing::locksmith;
 
     #[test]
     fn a_line_is_taken_apart_at_its_delimiters() {

@@ -19,7 +19,7 @@ use crate::store::record::{KeyBody, KeyType, SecretBody, is_key_id};
 
 /// Why a row is rejected. It never repeats a field, since any of them may hold a value by mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reason(Cow<'static, str>);
+pub struct Reason(Cow<'static, str>);
 
 impl From<&'static str> for Reason {
     fn from(text: &'static str) -> Self {
@@ -40,16 +40,16 @@ impl fmt::Display for Reason {
 }
 
 /// A row as it is in the file. There is a value in it, so it does not print, and it is wiped.
-pub(super) struct Raw(Zeroizing<Box<[u8]>>);
+pub struct Raw(Zeroizing<Box<[u8]>>);
 
 impl Raw {
     /// A copy of a row.
-    pub(super) fn new(row: &[u8]) -> Self {
+    pub fn new(row: &[u8]) -> Self {
         Self(Zeroizing::new(row.into()))
     }
 
     /// The bytes, for a file that only its owner can read.
-    pub(super) fn reveal(&self) -> &[u8] {
+    pub fn reveal(&self) -> &[u8] {
         &self.0
     }
 }
@@ -62,13 +62,13 @@ impl fmt::Debug for Raw {
 
 /// A row that was rejected.
 #[derive(Debug)]
-pub(super) struct Rejection {
+pub struct Rejection {
     /// Where it is.
-    pub(super) line: u64,
+    pub line: u64,
     /// The row as it is in the file.
-    pub(super) raw: Raw,
+    pub raw: Raw,
     /// Why.
-    pub(super) reason: Reason,
+    pub reason: Reason,
 }
 
 /// A row that can be imported, unless the store has something against it.

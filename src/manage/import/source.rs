@@ -3,20 +3,18 @@
 //! A row is a line, in all three formats. No field of ours can hold a line break, and so a quote that is never closed
 //! costs one row and not the rest of the file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use super::columns::{self, Columns};
 use crate::auth::key::KeyFormat;
-use crate::cli::exit::Failure;
 
 /// Longer rows are refused, so that memory stays bounded whatever the file is.
 const LONGEST_ROW: usize = 64 * 1024;
 
 /// How the rows of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
     /// One JSON object on each line.
     JsonLines,
     /// Fields between commas, under a header row.
@@ -27,7 +25,7 @@ pub(super) enum Format {
 
 impl Format {
     /// By the ending of the file's name, else by its first line.
-    fn of(path: &Path, first_line: &[u8]) -> Self {
+    pub fn by_name(path: &Path, first_line: &[u8]) -> Self {
         match path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
             Some("jsonl" | "ndjson" | "json") => Self::JsonLines,
             Some("csv") => Self::Csv,
@@ -39,7 +37,7 @@ impl Format {
     }
 
     /// What is between two fields.
-    pub(super) const fn delimiter(self) -> u8 {
+    pub const fn delimiter(self) -> u8 {
         match self {
             Self::JsonLines | Self::Csv => b',',
             Self::Tsv => b'\t',
@@ -49,7 +47,7 @@ impl Format {
 
 /// How the rows of a file are to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
+pub enum Layout {
     /// Each names its own fields.
     JsonLines,
     /// The header row named them all; it is kept for the file of rejected rows.
@@ -73,49 +71,41 @@ pub(super) enum Next {
 }
 
 /// A file of keys, open at its next row.
-pub(super) struct Source<R> {
+pub struct Source<R> {
     reader: R,
     /// How its rows are written.
-    pub(super) format: Format,
+    pub format: Format,
     /// How its rows are to be read.
-    pub(super) layout: Layout,
+    pub layout: Layout,
     /// The number of the line that was read last.
-    pub(super) line: u64,
+    pub line: u64,
     /// How much of the file has been read.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// A first row that was read in order to learn the format, and belongs to the data.
     pending: Option<Vec<u8>>,
 }
 
-impl Source<BufReader<File>> {
-    /// Opens a file and reads its header; its size comes with it.
-    pub(super) fn open(path: &Path, keys: &KeyFormat) -> Result<(Self, u64), Failure> {
-        let wrong = |error: io::Error| {
-            let advice = match error.kind() {
-                io::ErrorKind::NotFound => "; --input is the file of keys, from the folder where you are",
-                _ => "",
-            };
-            Failure::Failed(format!("{}: cannot be read: {error}{advice}", path.display()))
-        };
-        let file = File::open(path).map_err(wrong)?;
-        let size = file.metadata().map_err(wrong)?.len();
-        Ok((Source::new(BufReader::with_capacity(1 << 18, file), path, keys)?, size))
-    }
-}
+/// Why something is no list of keys: its first line, in which no mistake can be put aside as that of a row.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotRows(String);
 
 impl<R: BufRead> Source<R> {
-    /// Begins to read a file of that name: its first line is a header or already a row.
-    pub(super) fn new(reader: R, path: &Path, keys: &KeyFormat) -> Result<Self, Failure> {
+    /// Begins to read; how it is written, the first line may tell, which is a header or already a row.
+    ///
+    /// # Errors
+    /// When the first line cannot be read, or is neither.
+    pub fn new(reader: R, format: impl FnOnce(&[u8]) -> Format, keys: &KeyFormat) -> Result<Self, NotRows> {
         let layout = Layout::JsonLines;
         let mut source = Self { reader, format: Format::Csv, layout, line: 0, bytes: 0, pending: None };
         let mut first = Vec::new();
-        let wrong = |what: &str| Failure::Usage(format!("{}: {what}", path.display()));
+        let wrong = |what: &str| NotRows(what.to_owned());
         match source.next(&mut first).map_err(|e| wrong(&format!("cannot be read: {e}")))? {
             Next::Row => {}
             Next::TooLong => return Err(wrong("its first line is longer than 64 KiB")),
             Next::End => return Err(wrong("it is empty")),
         }
-        source.format = Format::of(path, &first);
+        source.format = format(&first);
         match source.format {
             Format::JsonLines if first.trim_ascii_start().starts_with(b"[") => {
                 return Err(wrong("it is a JSON array; write one object on each line, as `jq -c '.[]'` does"));
@@ -179,11 +169,12 @@ impl<R: BufRead> Source<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::locksmith;
+    use crate::manage::testing::locksmith;
 
     #[track_caller]
     fn open<'t>(name: &str, text: &'t str) -> Result<Source<&'t [u8]>, String> {
-        Source::new(text.as_bytes(), Path::new(name), &locksmith().format).map_err(|failure| failure.to_string())
+        let format = |first: &[u8]| Format::by_name(Path::new(name), first);
+        Source::new(text.as_bytes(), format, &locksmith().format).map_err(|not_rows| not_rows.to_string())
     }
 
     #[track_caller]
@@ -233,10 +224,10 @@ mod tests {
     #[test]
     fn what_cannot_be_a_file_of_keys_is_refused_at_once() {
         for (name, text, message) in [
-            ("k.csv", "", "k.csv: it is empty"),
-            ("k.json", "[{\"value\":\"a\"}]", "k.json: it is a JSON array; write one object on each line"),
-            ("k.csv", "id,name\n1,a\n", "k.csv: line 1: there is no column `value` and no column `sha256`"),
-            ("k.jsonl", "{\"value\":\"a\",\"ip\":\"1.2.3.4\"}\n", "k.jsonl: line 1: unknown columns: `ip`"),
+            ("k.csv", "", "it is empty"),
+            ("k.json", "[{\"value\":\"a\"}]", "it is a JSON array; write one object on each line"),
+            ("k.csv", "id,name\n1,a\n", "line 1: there is no column `value` and no column `sha256`"),
+            ("k.jsonl", "{\"value\":\"a\",\"ip\":\"1.2.3.4\"}\n", "line 1: unknown columns: `ip`"),
         ] {
             let failure = open(name, text).err().unwrap();
             assert!(failure.starts_with(message), "{failure}");

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 
 use super::row::{Row, Settings, default_name};
 use crate::auth::digest::Digest;
-use crate::cli::exit::Failure;
+use crate::manage::Failure;
 use crate::store::record::{Body, KeyBody};
 use crate::store::{Pull, Store};
 
