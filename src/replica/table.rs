@@ -4,6 +4,7 @@
 //! out, stays good. A key that is renamed gets a new place; the old one, some fifty bytes, stays until the next full pull.
 
 mod draft;
+mod names;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ use std::time::Instant;
 use dashmap::DashMap;
 
 pub use self::draft::{Change, Counts, Draft, KeyFacts};
+use self::names::NameTable;
+pub use self::names::Names;
 use super::meters::Meters;
 use super::usage::Tallies;
 use crate::auth::address::Networks;
@@ -53,7 +56,7 @@ impl Hasher for DigestHasher {
 #[derive(Default)]
 pub(super) struct Table {
     grants: DashMap<Digest, Grant, BuildHasherDefault<DigestHasher>>,
-    names: boxcar::Vec<PackedNames>,
+    names: NameTable,
     scopes: boxcar::Vec<Node>,
     /// Where the nodes are whose last step this is: usually one.
     steps: DashMap<Step, Vec<ScopeIndex>>,
@@ -70,24 +73,6 @@ pub(super) struct Table {
 struct Restrictions {
     networks: Networks,
     limit: Option<Limit>,
-}
-
-/// Id, name and user in one allocation.
-struct PackedNames {
-    text: Box<str>,
-    id: u8,
-    name: u8,
-}
-
-/// What a key is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Names<'t> {
-    /// Its id.
-    pub id: &'t str,
-    /// Its name.
-    pub name: &'t str,
-    /// The user it was handed to.
-    pub user: Option<&'t str>,
 }
 
 /// A scope, whether its record has been seen or only something that names it.
@@ -112,8 +97,7 @@ impl Table {
     }
 
     pub(super) fn names(&self, key: KeyIndex) -> Names<'_> {
-        let none = Names { id: "", name: "", user: None };
-        self.names.get(key.0 as usize).map_or(none, PackedNames::unpack)
+        self.names.get(key.0)
     }
 
     pub(super) fn scope(&self, index: ScopeIndex) -> Option<&Scope> {
@@ -165,28 +149,6 @@ impl Table {
 
     fn node(&self, index: ScopeIndex) -> Option<&Node> {
         self.scopes.get(index.0 as usize)
-    }
-}
-
-impl PackedNames {
-    fn pack(names: Names<'_>) -> Self {
-        // Ids have at most 64 bytes and names at most 50 characters; a longer name is cut where it still is text.
-        let end = names
-            .name
-            .char_indices()
-            .map(|(at, c)| at + c.len_utf8())
-            .take_while(|end| *end <= 255)
-            .last()
-            .unwrap_or(0);
-        let text = [names.id, &names.name[..end], names.user.unwrap_or_default()].concat();
-        let length = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
-        Self { text: text.into(), id: length(names.id.len()), name: length(end) }
-    }
-
-    fn unpack(&self) -> Names<'_> {
-        let (id, rest) = self.text.split_at(self.id.into());
-        let (name, user) = rest.split_at(self.name.into());
-        Names { id, name, user: (!user.is_empty()).then_some(user) }
     }
 }
 

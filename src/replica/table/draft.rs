@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use hashbrown::HashTable;
 
+use super::names::Unpublished;
 use super::{
-    NODE_ABSENT, NODE_ACTIVE, NODE_SUSPENDED, Names, Node, PackedNames, Restrictions, Table, USER_ABSENT, USER_GOOD,
-    USER_SUSPENDED, USER_WITHOUT_ACCESS, place,
+    NODE_ABSENT, NODE_ACTIVE, NODE_SUSPENDED, Names, Node, Restrictions, Table, USER_ABSENT, USER_GOOD, USER_SUSPENDED,
+    USER_WITHOUT_ACCESS, place,
 };
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
@@ -116,6 +117,8 @@ pub struct Counts {
 /// A table and what only its writer needs: how to find the grants of a key.
 pub struct Draft {
     table: Arc<Table>,
+    /// Names that are not in the table yet; none as soon as it is in force.
+    unpublished: Unpublished,
     /// Keys by id, as places in `table.names`.
     keys: HashTable<u32>,
     hasher: RandomState,
@@ -153,6 +156,7 @@ impl Draft {
         Self {
             table: Arc::new(Table { meters, tallies, ..Table::default() }),
             before,
+            unpublished: Unpublished::default(),
             keys: HashTable::new(),
             hasher: RandomState::new(),
             secrets: Vec::new(),
@@ -169,6 +173,11 @@ impl Draft {
     /// It is in force.
     pub(in crate::replica) fn forget_before(&mut self) {
         self.before = None;
+    }
+
+    /// Nobody sees the table of a draft until it takes the place of another.
+    fn is_in_force(&self) -> bool {
+        self.before.is_none()
     }
 
     pub(in crate::replica) fn meters(&self) -> Arc<Meters> {
@@ -188,7 +197,9 @@ impl Draft {
         grant.map(|grant| Grant { not_after: Timestamp::NEVER, ..grant })
     }
 
-    pub(in crate::replica) fn table(&self) -> Arc<Table> {
+    /// The table, with all that was applied.
+    pub(in crate::replica) fn table(&mut self) -> Arc<Table> {
+        self.table.names.publish(&mut self.unpublished);
         self.table.clone()
     }
 
@@ -319,27 +330,35 @@ impl Draft {
     /// The place of a key's names; a new one, with its secrets moved there, when they are new.
     fn place_key(&mut self, names: Names<'_>) -> u32 {
         let old = self.find_key(names.id);
-        if let Some(place) = old.filter(|place| self.table.names(KeyIndex(*place)) == names) {
+        if let Some(place) = old.filter(|place| self.names(*place) == names) {
             return place;
         }
         let moved = old.map(|place| self.forget_key(place)).unwrap_or_default();
-        let place = index(self.table.names.push(PackedNames::pack(names)));
+        let place = index(self.table.names.add(&mut self.unpublished, names));
+        if self.is_in_force() {
+            // Before the first grant that leads to them.
+            self.table.names.publish(&mut self.unpublished);
+        }
         self.secrets.resize_with(place as usize, Secrets::default);
         self.secrets.push(moved);
-        let (table, hasher) = (&self.table, &self.hasher);
-        let rehash = |place: &u32| hasher.hash_one(table.names(KeyIndex(*place)).id);
+        let (table, unpublished, hasher) = (&self.table.names, &self.unpublished, &self.hasher);
+        let rehash = |place: &u32| hasher.hash_one(table.get_with(unpublished, *place).id);
         self.keys.insert_unique(self.hasher.hash_one(names.id), place, rehash);
         place
     }
 
+    fn names(&self, place: u32) -> Names<'_> {
+        self.table.names.get_with(&self.unpublished, place)
+    }
+
     fn find_key(&self, id: &str) -> Option<u32> {
-        let is_it = |place: &u32| self.table.names(KeyIndex(*place)).id == id;
+        let is_it = |place: &u32| self.names(*place).id == id;
         self.keys.find(self.hasher.hash_one(id), is_it).copied()
     }
 
     /// Takes a key out of the index and hands over its secrets.
     fn forget_key(&mut self, place: u32) -> Secrets {
-        let hash = self.hasher.hash_one(self.table.names(KeyIndex(place)).id);
+        let hash = self.hasher.hash_one(self.names(place).id);
         if let Ok(entry) = self.keys.find_entry(hash, |other| *other == place) {
             entry.remove();
         }
