@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::ledger::Ledger;
 pub use self::reload::Watched;
-use self::reload::{Fixed, Parts, Reloader};
+use self::reload::{Parts, Reloader, Rereadable};
 use crate::admin::{self, Admin, api::Api};
 use crate::config::Config;
 use crate::control::{self, Ask, Desk, Page};
@@ -97,7 +97,7 @@ pub struct App {
 /// # Errors
 /// When a port is taken, the store cannot be opened, or the system refuses something.
 pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<App, Error> {
-    let fixed = Fixed::of(&config);
+    let reread = watched.map(|watched| Rereadable::new(watched, &config)).transpose()?;
     let Config { proxy, admin, ops, sync, store, locksmith, traces, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.as_ref().map(|admin| bind("admin.listen", admin.listen)).transpose()?;
@@ -135,7 +135,7 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let api =
         Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin.and_then(|admin| admin.url));
     let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
-    let (admin, desk) = serve_admin(&mut tasks, admin_listener, parts, watched.is_some().then_some(reloads), api)?;
+    let (admin, desk) = serve_admin(&mut tasks, admin_listener, parts, reread.is_some().then_some(reloads), api)?;
 
     let (address, workers) = (proxy_listener.local_addr()?, proxy.workers.count);
     let access: AccessLogger = logs.access.clone();
@@ -149,12 +149,12 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         desk,
     };
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
-    if let Some(watched) = watched {
+    if let Some(reread) = reread {
         let (live, level) = (data_plane.live(), logs.level());
         let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
         let exporters = exporters.clone();
         let parts = Parts { live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle };
-        tasks.spawn(Reloader::new(watched, fixed, asked, parts)?.run());
+        tasks.spawn(Reloader::new(reread, asked, parts).run());
     }
     lifecycle.enter(Phase::Serving);
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);

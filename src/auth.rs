@@ -54,8 +54,8 @@ pub struct Locksmith {
 ///
 /// # Errors
 /// The first rule that it breaks, in the order: path, one credential, its form, known, live with all that stands behind it,
-/// environment, address, class, scope, limit. The last is the one step that is more than a look: what passes has taken one request from the
-/// key's limit, and what is denied for anything else has not.
+/// environment, address, class, scope, limit. The last is the one step that is more than a look: what passes has taken
+/// one request from the key's limit, and what is denied for anything else has not.
 pub fn authorize(
     facts: &Facts<'_>,
     matched: &Matched<'_>,
@@ -99,13 +99,23 @@ pub fn authorize(
 }
 
 /// Until when what a secret was permitted may go on, unless something changes meanwhile: a WebSocket, say, or a long answer.
-/// It is the state of the key and of its owners that counts, not what was asked for. What cannot be known ends nothing.
+/// It is the state of the key and of its owners that counts, and from where it may be used, not what was asked for. What
+/// cannot be known ends nothing.
 ///
 /// # Errors
 /// When it may not go on.
-pub fn good_until(keys: &impl Keys, digest: &Digest, now: Timestamp) -> Result<Timestamp, Denial> {
+pub fn good_until(
+    keys: &impl Keys,
+    digest: &Digest,
+    client: Option<IpAddr>,
+    now: Timestamp,
+) -> Result<Timestamp, Denial> {
     match keys.grant(digest) {
-        Ok(Some(grant)) => lineage::stand(grant, keys, now).map(|grant| grant.expires_at.min(grant.not_after)),
+        Ok(Some(grant)) => {
+            let grant = lineage::stand(grant, keys, now)?;
+            let is_allowed = lineage::allows(&grant, keys, client);
+            is_allowed.then(|| grant.expires_at.min(grant.not_after)).ok_or(Denial::AddressNotAllowed)
+        }
         Ok(None) => Err(Denial::UnknownCredential),
         Err(Unavailable::NotLoaded | Unavailable::Expired) => Ok(now),
     }

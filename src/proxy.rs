@@ -1,10 +1,12 @@
 //! The data plane: a request comes in, is decided on, and is forwarded or answered. This file is that life on one screen.
 //!
 //! Around it: who accepts connections ([`listener`]) and keeps them ([`worker`]), and by which config ([`live`]), what comes
-//! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read ([`connection`]), what cannot be
-//! forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`], [`headers`], [`trailers`]) and how ([`upstream`]),
-//! what the management API answers instead ([`mount`]), what the client gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key ([`revocation`]), what waits too long
-//! ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it ([`account`], [`trace`]).
+//! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read
+//! ([`connection`]), what cannot be forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`],
+//! [`headers`], [`trailers`]) and how ([`upstream`]), what the management API answers instead ([`mount`]), what the client
+//! gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key
+//! ([`revocation`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it
+//! ([`account`], [`trace`]).
 
 mod account;
 mod body;
@@ -285,6 +287,7 @@ impl Session {
         let peer = peer.to_canonical();
         let peer_value = HeaderValue::from_str(&peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let peer_is_trusted = shared.trusted.contains(peer);
+        watch.speaks_for(Some(peer).filter(|_| !peer_is_trusted));
         Self { shared, upstream, worker, watch, heads, peer, peer_value, peer_is_trusted, is_secure, open }
     }
 
@@ -305,11 +308,11 @@ impl Session {
         started: Instant,
     ) -> Decided {
         let shared = &*self.shared;
+        let client = client_address(self.peer, request.headers(), &shared.trusted);
         let refused = if is_fit { framing::is_refused(request.method()) } else { Some(Failure::BadRequest) };
         if let Some(failure) = refused.or_else(|| self.has_too_many_requests().then_some(Failure::Overloaded)) {
-            return Decided { decision: Err(failure.into()), client: None };
+            return Decided { decision: Err(failure.into()), client };
         }
-        let client = client_address(self.peer, request.headers(), &shared.trusted);
         let facts =
             Facts { method: request.method(), query: request.uri().query(), headers: request.headers(), client };
         let now = self.worker.sweeper.wall_at(started);

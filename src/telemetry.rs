@@ -123,9 +123,10 @@ impl Level {
     }
 }
 
-/// What is no filter was refused when the config was read.
+/// What is no filter was refused when the config was read. The library of HTTP/2 warns of each connection that it gives up,
+/// and anybody can make any number of those: it is heard only where the config asks for it by name.
 fn filter(level: &str) -> EnvFilter {
-    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+    EnvFilter::try_new(format!("h2=error,{level}")).unwrap_or_else(|_| EnvFilter::new("h2=error,info"))
 }
 
 /// Counts log lines that did not fit into the queue.

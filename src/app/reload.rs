@@ -81,6 +81,20 @@ impl Watched {
     }
 }
 
+/// A config that may be read again, for the time of the start: what it was, and the signals that come meanwhile.
+pub(super) struct Rereadable {
+    watched: Watched,
+    fixed: Fixed,
+    hangup: Signal,
+}
+
+impl Rereadable {
+    /// From now on SIGHUP does not end the process: whoever sends it does not wait until it has started.
+    pub(super) fn new(watched: Watched, config: &Config) -> io::Result<Self> {
+        Ok(Self { watched, fixed: Fixed::of(config), hangup: signal(SignalKind::hangup())? })
+    }
+}
+
 /// Waits for reasons to read the config again, and does.
 pub(super) struct Reloader {
     watched: Watched,
@@ -93,15 +107,11 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// For a config that is in force. From now on SIGHUP does not end the process.
-    pub(super) fn new(
-        watched: Watched,
-        fixed: Fixed,
-        asked: mpsc::Receiver<ReloadRequest>,
-        parts: Parts,
-    ) -> io::Result<Self> {
+    /// For a config that is in force.
+    pub(super) fn new(config: Rereadable, asked: mpsc::Receiver<ReloadRequest>, parts: Parts) -> Self {
+        let Rereadable { watched, fixed, hangup } = config;
         files::warn_of_mount_point(&watched.source.path);
-        Ok(Self { watched, fixed, hangup: signal(SignalKind::hangup())?, asked, parts, refused: None })
+        Self { watched, fixed, hangup, asked, parts, refused: None }
     }
 
     /// Runs for ever.
@@ -185,7 +195,7 @@ fn said(warnings: Vec<Finding>) -> String {
 }
 
 /// What only a start can put in force.
-pub(super) struct Fixed {
+struct Fixed {
     proxy: SocketAddr,
     /// `None` is `auto`: what that comes to may change while nobody touches the config.
     workers: Option<usize>,
@@ -199,7 +209,7 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    pub(super) fn of(config: &Config) -> Self {
+    fn of(config: &Config) -> Self {
         let workers = &config.proxy.workers;
         Self {
             proxy: config.proxy.listen,

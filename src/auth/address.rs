@@ -1,6 +1,7 @@
 //! Who is calling: the client's address behind trusted proxies, and the networks a key may be used from.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
@@ -64,6 +65,42 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
         (None, None) => Some(peer),
         (Some(address), None) | (None, Some(address)) => address,
         (Some(a), Some(b)) => a.filter(|_| a == b),
+    }
+}
+
+/// Whom trusted proxies vouch for behind a peer that is one: the client, and the proxies between it and the peer. `None` is
+/// a hop that has no readable address: nobody knows what stands left of it, nor what stands left of the client.
+pub fn vouched_for(headers: &HeaderMap, trusted: &Networks) -> Vec<Option<IpAddr>> {
+    let name = if headers.contains_key(X_FORWARDED_FOR) { X_FORWARDED_FOR } else { FORWARDED };
+    let mut hops = hops(headers, &name);
+    let is_proxy = |hop: &Option<IpAddr>| hop.is_some_and(|address| trusted.contains(address));
+    let first = hops.iter().rposition(|hop| !is_proxy(hop)).unwrap_or_default();
+    hops.split_off(first)
+}
+
+/// A place for an address, or for none, that is read by others than those who write it: each half is true by itself, so it is
+/// for one thread.
+#[derive(Default)]
+pub struct AddressCell([AtomicU64; 2]);
+
+impl AddressCell {
+    /// Puts an address into its place, or none.
+    pub fn set(&self, address: Option<IpAddr>) {
+        let bits = match address {
+            Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped().to_bits(),
+            Some(IpAddr::V6(v6)) => v6.to_bits(),
+            // Nobody comes from `::`.
+            None => 0,
+        };
+        for (cell, shift) in self.0.iter().zip([64, 0]) {
+            cell.store((bits >> shift & u128::from(u64::MAX)) as u64, Relaxed);
+        }
+    }
+
+    /// What is in it.
+    pub fn get(&self) -> Option<IpAddr> {
+        let bits = self.0.iter().fold(0, |bits, cell| bits << 64 | u128::from(cell.load(Relaxed)));
+        (bits != 0).then(|| IpAddr::V6(Ipv6Addr::from_bits(bits)).to_canonical())
     }
 }
 
@@ -174,5 +211,45 @@ mod tests {
         check("10.0.0.1", &[(FORWARDED, "proto=https")], None);
         check("10.0.0.1", &[(XFF, "1.1.1.1"), (FORWARDED, "for=1.1.1.1")], Some("1.1.1.1"));
         check("10.0.0.1", &[(XFF, "1.1.1.1"), (FORWARDED, "for=10.9.9.9")], None);
+    }
+
+    #[test]
+    fn what_stands_left_of_the_client_is_vouched_for_by_nobody() {
+        const XFF: HeaderName = X_FORWARDED_FOR;
+        for (lines, vouched) in [
+            (&[][..], &[][..]),
+            (&[(XFF, "1.1.1.1")], &["1.1.1.1"]),
+            (&[(XFF, "9.9.9.9, 1.1.1.1")], &["1.1.1.1"]),
+            (&[(XFF, "10.9.9.9, 1.1.1.1, 10.2.2.2")], &["1.1.1.1", "10.2.2.2"]),
+            (&[(XFF, "9.9.9.9, 1.1.1.1:80"), (XFF, "10.3.3.3, ::ffff:10.2.2.2")], &["1.1.1.1", "10.3.3.3", "10.2.2.2"]),
+            (&[(XFF, "10.3.3.3, 10.2.2.2")], &["10.3.3.3", "10.2.2.2"]),
+            (&[(XFF, "1.1.1.1, unknown, 10.2.2.2")], &["unknown", "10.2.2.2"]),
+            (&[(XFF, "1.1.1.1, <x>")], &["unknown"]),
+            (&[(XFF, " , ,")], &[]),
+            (&[(FORWARDED, "for=9.9.9.9, for=\"[2001:db8::1]:1\", for=10.2.2.2")], &["2001:db8::1", "10.2.2.2"]),
+            (&[(FORWARDED, "for=9.9.9.9"), (XFF, "1.1.1.1")], &["1.1.1.1"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(name, value.parse().unwrap());
+            }
+            let trusted = Networks::parse(["10.0.0.0/8", "::1"]).unwrap();
+            let said = |hop: Option<IpAddr>| hop.map_or("unknown".to_owned(), |address| address.to_string());
+            let hops: Vec<String> = vouched_for(&headers, &trusted).into_iter().map(said).collect();
+            assert_eq!(hops, vouched, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_holds_an_address_or_none() {
+        let cell = AddressCell::default();
+        assert_eq!(cell.get(), None);
+        for text in ["1.2.3.4", "::1", "2001:db8::5:6:7", "255.255.255.255", "0.0.0.0"] {
+            let address = Some(text.parse().unwrap());
+            cell.set(address);
+            assert_eq!(cell.get(), address);
+        }
+        cell.set(None);
+        assert_eq!(cell.get(), None);
     }
 }

@@ -226,7 +226,7 @@ mod tests {
         ] {
             assert_eq!(family.stand().map(|_| ()), expected, "{:?}", family.keys);
             // What has begun ends with it.
-            assert_eq!(good_until(&family, &digest, NOW).map(|_| ()), expected);
+            assert_eq!(good_until(&family, &digest, None, NOW).map(|_| ()), expected);
         }
     }
 

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 /// Whether different servers may read the path differently.
 ///
-/// `//`, segments of dots (with blanks behind them, which Windows does not see; `...` has led two folders up), backslash, `;`, `#`, control and raw non-ASCII
-/// bytes, invalid escapes, and those of controls, of `.` `/` `\` `%` and of overlong UTF-8, which some servers undo twice or
-/// before they split the path. (Escapes of Latin-1 are not: old servers have files so named; and so are `%ef%bc%8f` and other
+/// `//`, segments of dots (with blanks behind them, which Windows does not see; `...` has led two folders up), backslash,
+/// `;`, `#`, control and raw non-ASCII bytes, invalid escapes, and those of controls, of `.` `/` `\` `%` and of overlong
+/// UTF-8, which some servers undo twice or before they split the path. (Escapes of Latin-1 are not: old servers have files so named; and so are `%ef%bc%8f` and other
 /// characters that look like a slash, for which Windows may put one, since titles have them.)
 pub fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();

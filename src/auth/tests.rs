@@ -133,7 +133,7 @@ fn the_limit_comes_last_and_says_when_to_come_again() {
 
 #[test]
 fn what_has_begun_goes_on_as_long_as_the_key_is_good() {
-    let good = |key: &OneKey| good_until(key, &Digest::from_record_id(&"5a".repeat(16)).unwrap(), NOW);
+    let good = |key: &OneKey| good_until(key, &Digest::from_record_id(&"5a".repeat(16)).unwrap(), None, NOW);
     let (soon, later) = (Timestamp::from_millis(2_000), Timestamp::from_millis(3_000));
     for (key, expected) in [
         (one_key(|_| ()), Ok(Timestamp::NEVER)),
@@ -144,9 +144,9 @@ fn what_has_begun_goes_on_as_long_as_the_key_is_good() {
         (one_key(|grant| grant.state = State::Revoked), Err(Denial::RevokedCredential)),
         (one_key(|grant| grant.state = State::Disabled), Err(Denial::DisabledCredential)),
         (one_key(|grant| grant.scope = ScopeIndex(7)), Err(Denial::SuspendedScope)),
+        (one_key(|grant| grant.restrictions = RestrictionsIndex(0)), Err(Denial::AddressNotAllowed)),
         // It was judged when it began.
         (one_key(|grant| grant.access = Access::ReadOnly), Ok(Timestamp::NEVER)),
-        (one_key(|grant| grant.restrictions = RestrictionsIndex(0)), Ok(Timestamp::NEVER)),
     ] {
         assert_eq!((good(&key), key.asked.get()), (expected, 0));
     }

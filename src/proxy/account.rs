@@ -107,6 +107,9 @@ impl Account {
         };
         self.decided = self.started.elapsed();
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
+        if self.session.peer_is_trusted {
+            self.watch().speaks_for(client);
+        }
         self.watch().hold(decision.as_ref().ok().and_then(Permit::digest));
         if let Some(line) = &mut self.line {
             line.note(decision, client, route, view);
@@ -140,8 +143,9 @@ impl Account {
             None if shared.tracer.is_some() => Onward::Unrecorded,
             None => Onward::Passed,
         };
-        let (peer_is_trusted, is_secure, default_host) = (*peer_is_trusted, *is_secure, &shared.default_host);
-        let origin = Origin { peer, peer_is_trusted, is_secure, client, id, onward, default_host };
+        let (is_secure, default_host) = (*is_secure, &shared.default_host);
+        let trusted = peer_is_trusted.then_some(&shared.trusted);
+        let origin = Origin { peer, trusted, is_secure, client, id, onward, default_host };
         Outbound::new(request, permit, &shared.settings[route], &shared.identity, view, &origin)
     }
 
@@ -160,12 +164,13 @@ impl Account {
         self.session.shared.metrics.proxy.upstream_error(failure);
     }
 
-    /// It took too long, and was cut off. What we have refused ourselves was refused for another reason.
-    fn cut_off(&mut self, late: Late) {
+    /// It was cut off: it took too long, or longer than the drain. What we have refused ourselves was refused for another reason.
+    fn cut_off(&mut self, late: Option<Late>) {
         if matches!(self.outcome, Outcome::Permit | Outcome::Public | Outcome::Managed) {
             self.outcome = Outcome::Failure(match late {
-                Late::Body => Failure::ClientTimeout,
-                Late::Request => Failure::RequestTimeout,
+                Some(Late::Body) => Failure::ClientTimeout,
+                Some(Late::Request) => Failure::RequestTimeout,
+                None => Failure::Stopping,
             });
         }
     }
@@ -252,8 +257,8 @@ impl Drop for Account {
     fn drop(&mut self) {
         if let Some(denial) = self.watch().withdrawn() {
             self.withdrawn(denial);
-        } else if let Some(late) = self.watch().late() {
-            self.cut_off(late);
+        } else if self.watch().was_cut_off() {
+            self.cut_off(self.watch().late());
         }
         let took = if matches!(self.outcome, Outcome::Denial(_)) { self.decided } else { self.started.elapsed() };
         self.watch().hold(None);

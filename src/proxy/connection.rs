@@ -19,9 +19,6 @@ use super::watch::{Doing, Signal, Watch, WatchedSocket, drive, drive_from};
 use super::{Renewing, Session, handle};
 use crate::telemetry::metrics::{Metrics, Refused};
 
-/// The header lines that hyper takes if it is told nothing.
-const HEADERS: usize = 100;
-
 /// Serves HTTP/1.
 pub(super) async fn http1<S>(arrival: Arrival, stream: S)
 where
@@ -37,9 +34,8 @@ where
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: a client that does not read would fill the memory.
     builder.writev(false).max_header_size(limits.max_head_bytes);
-    if limits.max_headers > HEADERS {
-        // This costs 14 % of a request, so it is only for those who need it.
-        builder.max_headers(limits.max_headers);
+    if let Some(count) = limits.more_headers() {
+        builder.max_headers(count);
     }
     let renewing = Renewing::new(session);
     let service = service_fn(move |request| handle(renewing.session(), None, request));
@@ -133,6 +129,7 @@ struct Streams {
 impl Streams {
     fn begin(&self, session: &Session) -> Arc<Watch> {
         let watch = session.worker.sweeper.watch(session.shared.limits.of_clients());
+        watch.speaks_for(session.watch.client());
         watch.begin();
         *self.lock() = Some(watch.clone());
         watch

@@ -22,7 +22,7 @@ use super::trailers::{TrailerRules, Trailers};
 use super::upstream::Upload;
 use super::watch::Watch;
 use super::{IdentityValue, Inject, InjectInto, RouteSettings};
-use crate::auth::address::X_FORWARDED_FOR;
+use crate::auth::address::{Networks, X_FORWARDED_FOR, vouched_for};
 use crate::auth::decision::{Permit, Removals};
 use crate::auth::grant::{Grant, Keys, ScopeIndex};
 use crate::auth::query;
@@ -91,8 +91,8 @@ impl IdentityNames {
 pub(super) struct Origin<'o> {
     /// The peer's address as a header value.
     pub(super) peer: &'o HeaderValue,
-    /// Whether its forwarding headers are believed.
-    pub(super) peer_is_trusted: bool,
+    /// Whose forwarding headers are believed; `None` where the peer's are not.
+    pub(super) trusted: Option<&'o Networks>,
     /// Whether it speaks TLS.
     pub(super) is_secure: bool,
     /// The client behind trusted proxies, if it is known.
@@ -136,7 +136,7 @@ impl Outbound {
         let headers = request.headers_mut();
         set_host(headers, version, host, origin.default_host);
         remove_credential(headers, &removals);
-        let tunnels = strip_request(headers, &names.prefix, origin.peer_is_trusted) && may_tunnel;
+        let tunnels = strip_request(headers, &names.prefix, origin.trusted.is_some()) && may_tunnel;
         // Grown once, not twice.
         headers.reserve(ADDED_HEADERS);
         add_origin(headers, origin);
@@ -272,17 +272,18 @@ fn remove_credential(headers: &mut HeaderMap, removals: &Removals) {
 
 /// Says where the request came from. What an untrusted peer said of it has been stripped.
 fn add_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let forwarded_for = if origin.peer_is_trusted { appended(headers, origin) } else { origin.peer.clone() };
-    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    let is_trusted = origin.trusted.is_some();
+    let hops = origin.trusted.and_then(|trusted| hops_before(headers, origin, trusted));
+    headers.insert(X_FORWARDED_FOR, hops.unwrap_or_else(|| origin.peer.clone()));
     // The chain continues in one header; a second one that lacks this hop would contradict it.
-    if origin.peer_is_trusted {
+    if is_trusted {
         headers.remove(FORWARDED);
         correct_real_ip(headers, origin.client);
     }
-    if !origin.peer_is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+    if !is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.is_secure { "https" } else { "http" }));
     }
-    let says_host = origin.peer_is_trusted && headers.contains_key(X_FORWARDED_HOST);
+    let says_host = is_trusted && headers.contains_key(X_FORWARDED_HOST);
     if let Some(host) = headers.get(HOST).filter(|_| !says_host).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
@@ -300,20 +301,20 @@ fn correct_real_ip(headers: &mut HeaderMap, client: Option<IpAddr>) {
     }
 }
 
-/// The list of hops with the peer behind it. Where a proxy told the client only in `Forwarded`, the list begins with it.
-fn appended(headers: &HeaderMap, origin: &Origin<'_>) -> HeaderValue {
-    let mut list: Vec<u8> = Vec::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
+/// The peer behind those whom it vouches for: the client first, as far as it is known, and then the proxies between. What
+/// the client itself has put before that goes no further.
+fn hops_before(headers: &HeaderMap, origin: &Origin<'_>, trusted: &Networks) -> Option<HeaderValue> {
+    let mut hops = vouched_for(headers, trusted);
+    *hops.first_mut()? = origin.client;
+    let mut list = String::new();
+    for hop in hops {
+        match hop {
+            Some(address) => list.push_str(&format!("{address}, ")),
+            None => list.push_str("unknown, "),
+        }
     }
-    let client = origin.client.map(|client| client.to_string()).unwrap_or_default();
-    if list.is_empty() && !client.is_empty() && client.as_bytes() != origin.peer.as_bytes() {
-        list.extend_from_slice(client.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(origin.peer.as_bytes());
-    HeaderValue::from_bytes(&list).unwrap_or_else(|_| origin.peer.clone())
+    list.push_str(origin.peer.to_str().ok()?);
+    HeaderValue::try_from(list).ok()
 }
 
 fn add_identity(headers: &mut HeaderMap, identity: &Identity<'_>, names: &IdentityNames) {

@@ -1,7 +1,8 @@
 //! Which header fields go no further: those of one hop, and those that could pass for ours.
 //!
-//! Servers that hand headers on as CGI variables turn `-` into `_`, and some turn everything that is no letter or digit, so
-//! `X_Keyward.Key~Id` is as good as ours to them. Every name is therefore judged with all such bytes read as `-`. Names arrive in lower case: the `http` crate stores them so.
+//! Servers that hand headers on as CGI variables turn `-` into `_`, and some turn everything that is no letter or digit,
+//! so `X_Keyward.Key~Id` is as good as ours to them. Every name is therefore judged with all such bytes read as `-`.
+//! Names arrive in lower case: the `http` crate stores them so.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,

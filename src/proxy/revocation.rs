@@ -35,7 +35,7 @@ impl Judged {
         }
         sweeper.each(|watch| {
             let Some(digest) = watch.unjudged(all) else { return };
-            match good_until(&view, &digest, now) {
+            match good_until(&view, &digest, watch.client(), now) {
                 Ok(until) => self.until = self.until.min(until),
                 Err(denial) => watch.withdraw(denial),
             }

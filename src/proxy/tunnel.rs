@@ -40,6 +40,7 @@ pub(super) fn open(client: OnUpgrade, response: &mut Response<Incoming>, account
     let watch = session.worker.sweeper.watch(WaitLimits { idle, head: idle, ..WaitLimits::NONE });
     // It is the tunnel that is in flight now.
     watch.hold(session.watch.secret());
+    watch.speaks_for(session.watch.client());
     session.watch.hold(None);
     session.watch.enter(Doing::Gone);
     let open = Counted::new(&session.shared.metrics.proxy.tunnels_open);

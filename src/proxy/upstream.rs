@@ -4,6 +4,7 @@
 //! before anything of it was written.
 
 mod multiplexed;
+mod trouble;
 
 use std::fmt;
 use std::io;
@@ -104,6 +105,8 @@ pub(super) struct Upstream {
     secured: AtomicBool,
     /// Whether the last new connection brought an answer, or nothing was said yet.
     understood: AtomicBool,
+    /// Whether no answer had a head that is too large. That is said once: a page has it each time.
+    fitted: AtomicBool,
 }
 
 /// A connection that has just been made.
@@ -284,6 +287,7 @@ impl Upstream {
             reached: AtomicBool::new(true),
             secured: AtomicBool::new(true),
             understood: AtomicBool::new(true),
+            fitted: AtomicBool::new(true),
         }
     }
 
@@ -403,7 +407,7 @@ impl Upstream {
     fn complain(&self, error: &io::Error) {
         if self.secured.swap(false, Relaxed) {
             let upstream = self.target.authority();
-            let advice = advice_on_alert(&error.to_string());
+            let advice = trouble::advice_on_alert(&error.to_string());
             tracing::error!(%error, upstream, advice, "no TLS with the upstream: requests are answered with 502");
         }
     }
@@ -419,13 +423,20 @@ impl Upstream {
     /// is said aloud, once, until one has; a server that rejects our certificate is often heard no earlier (RFC 8446 4.4.3).
     fn failure(&self, watch: &Watch, error: &hyper::Error, fresh: bool) -> Failure {
         let failure = failure(watch, error);
-        if fresh && failure == Failure::Broken && self.understood.swap(false, Relaxed) {
-            let (error, upstream) = (chain(error), self.target.authority());
-            let advice = advice_on_alert(&error).unwrap_or(match self.protocol {
-                Protocol::Http1 => "if it speaks HTTP/2 only, set proxy.upstream_protocol to http2",
-                Protocol::Http2 => "if it speaks HTTP/1.1, set proxy.upstream_protocol to http1",
-            });
-            tracing::warn!(error, upstream, advice, "the upstream ended a new connection without an answer");
+        if failure == Failure::Broken {
+            let (chain, upstream) = (trouble::chain(error), self.target.authority());
+            if error.is_parse_too_large() && self.fitted.swap(false, Relaxed) {
+                let advice = trouble::TOO_LARGE;
+                tracing::warn!(error = chain, upstream, advice, "an answer of the upstream cannot be read");
+            } else if fresh && !error.is_parse_too_large() && self.understood.swap(false, Relaxed) {
+                let advice = trouble::advice(&chain, self.protocol);
+                tracing::warn!(
+                    error = chain,
+                    upstream,
+                    advice,
+                    "the upstream ended a new connection without an answer"
+                );
+            }
         }
         failure
     }
@@ -440,6 +451,9 @@ impl Upstream {
         let mut builder = Builder::new();
         // One copy into one buffer costs less than the scatter-gather call it saves. Old servers fold header lines.
         builder.writev(false).allow_obsolete_multiline_headers_in_responses(true).max_buf_size(BUFFER);
+        if let Some(count) = self.limits.more_headers() {
+            builder.max_headers(count);
+        }
         let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
         let (idle, head) = (self.limits.upstream_idle_timeout, self.limits.response_timeout);
         let limits = WaitLimits { idle, head, body: self.limits.body_timeout, ..WaitLimits::NONE };
@@ -460,24 +474,6 @@ async fn dial(authority: &str) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(authority).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
-}
-
-/// What to do about a server that ends TLS after it has seen who we are.
-fn advice_on_alert(error: &str) -> Option<&'static str> {
-    error.contains("fatal alert").then_some(
-        "it may want a certificate of ours, or another one: see proxy.upstream_tls.certificate, and the server's own log",
-    )
-}
-
-/// An error with what caused it.
-fn chain(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Why an exchange that had begun came to nothing.

@@ -9,6 +9,7 @@ mod socket;
 mod tests;
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use self::socket::WatchedSocket;
+use crate::auth::address::AddressCell;
 use crate::auth::decision::Denial;
 use crate::auth::digest::{Digest, DigestCell};
 use crate::auth::grant::Timestamp;
@@ -40,6 +42,16 @@ pub(super) enum Doing {
     Body = 5,
     /// A request has come, and its answer has not begun.
     Asked = 6,
+}
+
+impl Doing {
+    /// All of them, in order of their numbers.
+    const ALL: [Self; 7] = [Self::Idle, Self::Head, Self::Work, Self::Handshake, Self::Gone, Self::Body, Self::Asked];
+
+    /// Reads a note.
+    fn of(note: u64) -> Option<Self> {
+        usize::try_from(note >> TIME_BITS).ok().and_then(|place| Self::ALL.get(place)).copied()
+    }
 }
 
 /// What a connection is asked to do.
@@ -108,6 +120,8 @@ pub(super) struct Watch {
     waker: OnceLock<Waker>,
     /// What was presented for what is in flight, as long as it is.
     secret: DigestCell,
+    /// For whom it is, if that is known.
+    client: AddressCell,
     /// `doing`, as it was when that was last judged.
     judged: AtomicU64,
     /// Why it was not good any more: a [`Denial`], counted from 1.
@@ -146,6 +160,11 @@ impl Watch {
         self.signal.load(Relaxed) == Signal::Close as u8
     }
 
+    /// Whether it was told to close in the midst of something.
+    pub(super) fn was_cut_off(&self) -> bool {
+        self.was_closed() && self.cut.load(Relaxed)
+    }
+
     /// Whether it was told to close before its first request.
     pub(super) fn was_closed_early(&self) -> bool {
         self.was_closed() && self.began.load(Relaxed) == NEVER
@@ -170,6 +189,16 @@ impl Watch {
     /// Notes what was presented for what is in flight from now on; nothing is when there is no secret.
     pub(super) fn hold(&self, secret: Option<Digest>) {
         self.secret.set(secret);
+    }
+
+    /// Notes who the client is: once for a connection, and for each request where proxies that are trusted say so.
+    pub(super) fn speaks_for(&self, client: Option<IpAddr>) {
+        self.client.set(client);
+    }
+
+    /// Who the client is, if that is known.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client.get()
     }
 
     /// What is in flight was begun with this secret.
@@ -273,22 +302,22 @@ impl Watch {
         let close = Some(Due::Tell(Signal::Close));
         let began = self.began.load(Relaxed);
         let has_time = || is_http2 || !is_over(began & TIME, limits.request);
-        match doing >> TIME_BITS {
+        match Doing::of(doing)? {
             // It is told first: a request that is on its way right now is then not lost.
-            0 if is_http2 && !waits(limits.idle.saturating_mul(2)) => {
+            Doing::Idle if is_http2 && !waits(limits.idle.saturating_mul(2)) => {
                 waits(limits.idle).then_some(Due::Tell(Signal::Finish))
             }
-            0 if waits(limits.idle) => close,
-            1 if waits(limits.head) => close,
-            3 if waits(limits.handshake) => close,
-            5 if waits(limits.body) => Some(Due::Cut(Late::Body)),
+            Doing::Idle => close.filter(|_| waits(limits.idle)),
+            Doing::Head => close.filter(|_| waits(limits.head)),
+            Doing::Handshake => close.filter(|_| waits(limits.handshake)),
+            Doing::Gone => None,
+            Doing::Body if waits(limits.body) => Some(Due::Cut(Late::Body)),
             // The client may still read that it is late, as it may any answer.
-            5 if began & OVER != 0 => None,
-            2 | 5 | 6 if has_time() => None,
+            Doing::Body if began & OVER != 0 => None,
+            Doing::Work | Doing::Body | Doing::Asked if has_time() => None,
             // It was asked to answer a sweep ago, and cannot, since the client does not read what comes before.
-            6 if began & OVER == 0 => Some(Due::Answer),
-            2 | 5 | 6 => Some(Due::Cut(Late::Request)),
-            _ => None,
+            Doing::Asked if began & OVER == 0 => Some(Due::Answer),
+            Doing::Work | Doing::Body | Doing::Asked => Some(Due::Cut(Late::Request)),
         }
     }
 
@@ -349,6 +378,7 @@ impl Sweeper {
             signal: AtomicU8::default(),
             waker: OnceLock::new(),
             secret: DigestCell::default(),
+            client: AddressCell::default(),
             judged: AtomicU64::default(),
             withdrawn: AtomicU8::default(),
             late: AtomicU8::default(),

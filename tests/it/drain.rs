@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::support::http2::{self, Http2};
 use super::support::{After, Client, Key, Keyward, PATIENCE, Site, Upstream, request, until};
 
 fn serve(upstream: &Upstream, config: &str) -> (Keyward, Key) {
@@ -205,9 +206,11 @@ fn a_long_download_is_finished_first() {
 fn what_does_not_end_in_time_is_cut_off() {
     let (upstream, _go) = piecemeal_upstream();
     let (mut keyward, key) = serve(&upstream, "proxy: { timeouts: { drain: 1500ms } }");
-    let mut client = keyward.connect();
+    let (mut client, mut streams) = (keyward.connect(), Http2::connect(keyward.proxy));
     client.send(&request("GET", "/film", &[("X-API-Key", &key.value)], b""));
     assert_eq!(client.response_head().unwrap().0, 200);
+    let stream = streams.begin(http2::request("GET", "/stream", &[("x-api-key", &key.value)]), true).unwrap();
+    upstream.wait_for(2);
     let began = Instant::now();
     keyward.terminate();
     let status = keyward.wait_for_exit();
@@ -216,6 +219,12 @@ fn what_does_not_end_in_time_is_cut_off() {
     assert!(ended_well(status));
     assert_eq!(client.wire().chunk().unwrap(), b"begin ");
     assert!(client.wire().chunk().is_err(), "it breaks off, and does not look finished");
+    assert!(streams.finish(stream).is_err());
+    // Nor in the log.
+    for path in ["/film", "/stream"] {
+        let line = keyward.wait_for_line_with("url.path", &path.into());
+        assert_eq!((&line["decision"], &line["reason"]), (&"error".into(), &"stopping".into()), "{line}");
+    }
 }
 
 #[test]

@@ -358,3 +358,28 @@ fn what_comes_as_grpc_is_denied_as_grpc() {
     assert_eq!(keyward.get("/always", &[]).value("grpc-status").as_deref(), Some("16"));
     upstream.expect_nothing();
 }
+
+/// More header lines than a head may have: which option allows them is said, once.
+#[test]
+fn an_answer_with_too_many_header_lines_is_told_from_one_that_is_broken() {
+    let upstream = Upstream::scripted(|turn| {
+        let lines: String = (0..120).map(|n| format!("X-Line-{n}: x\r\n")).collect();
+        let many = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n");
+        if turn.head.target() == "/many" { turn.answer(many.as_bytes()) } else { turn.answer(&ok(PAGE)) }
+    });
+    let site = Site::new(upstream.address(), "proxy: { workers: 1 }");
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    for _ in 0..3 {
+        assert_eq!(keyward.with_key(&key, "GET", "/x").status, 200);
+        assert_eq!(keyward.with_key(&key, "GET", "/many").status, 502);
+    }
+    let line = keyward.wait_for_line("an answer of the upstream cannot be read");
+    assert!(line["advice"].as_str().unwrap().contains("proxy.max_headers"), "{line}");
+    let output = String::from_utf8(keyward.output()).unwrap();
+    assert_eq!(output.matches("cannot be read").count(), 1, "{output}");
+    assert!(!output.contains("upstream_protocol"), "{output}");
+    keyward.site.configure(upstream.address(), "proxy: { workers: 1, max_headers: 150 }");
+    assert_eq!(keyward.reload().status, 200);
+    assert_eq!(keyward.with_key(&key, "GET", "/many").status, 200);
+}

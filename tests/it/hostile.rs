@@ -28,7 +28,7 @@ const ROWS: &[u8] = &[
 const BROKEN: &str = "/broken";
 
 /// How many cases there are.
-const CASES: usize = 1785;
+const CASES: usize = 1818;
 
 const CONFIG: &str = r#"
 routes:

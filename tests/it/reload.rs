@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc;
 
 use super::support::{After, Client, Key, Keyward, PATIENCE, Response, Site, Upstream, ok, request, until};
+use super::tools::{self, Program};
 
 fn serve(upstream: SocketAddr, config: &str) -> (Keyward, Key) {
     let site = Site::new(upstream, config);
@@ -252,4 +254,39 @@ fn only_a_post_reloads_and_none_of_a_web_page() {
     assert_eq!((page.status, page.text().as_str()), (403, "not for web pages\n"));
     assert_eq!(keyward.ops_page("/-/reload").status, 404);
     assert_eq!(reloads(&keyward), (0, 0));
+}
+
+/// A database that nobody else can open: a start waits for it.
+#[test]
+fn a_hangup_while_it_starts_does_not_end_it() {
+    if tools::lacks(&["python3"]) {
+        return;
+    }
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    site.create_key(&[]);
+    let hold = "import sqlite3, sys\n\
+                c = sqlite3.connect('keyward.db', isolation_level=None)\n\
+                c.execute('pragma locking_mode=exclusive')\n\
+                c.execute('begin immediate')\n\
+                print('held', flush=True)\n\
+                sys.stdin.read()\n";
+    let mut command = Command::new("python3");
+    let mut holder = Program::start(command.args(["-c", hold]).current_dir(site.path()).stdin(Stdio::piped()));
+    holder.wait_for("lock", |out, _| out.contains("held").then_some(()));
+
+    let mut starting = Program::start(&mut site.command(&["serve"]));
+    let hears = |id: u32| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 == 1
+    };
+    until("it hears SIGHUP", || hears(starting.id()));
+    assert!(!starting.err().contains("\"serving\""), "it has not started: {}", starting.err());
+    starting.signal("HUP");
+    holder.kill();
+    starting.wait_for("start", |_, err| err.contains("\"serving\"").then_some(()));
+    starting.wait_for("reload", |_, err| err.contains("the config was read again and is in force").then_some(()));
+    starting.signal("TERM");
+    assert_eq!(starting.end(PATIENCE).status.code(), Some(0));
 }

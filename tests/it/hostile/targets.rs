@@ -184,6 +184,20 @@ fn hosts(cases: &mut Cases) {
         "Host : a\r\n",
         "Host: a\r\n b\r\n",
         "Host: a\0b\r\n",
+        "Host:\r\n",
+        "Host: \r\n",
+        "Host: :80\r\n",
+        "Host: a:b\r\n",
+        "Host: a:80:80\r\n",
+        "Host: a:-1\r\n",
+        "Host: ::1\r\n",
+        "Host: []\r\n",
+        "Host: [x]\r\n",
+        "Host: [::1\r\n",
+        "Host: a]\r\n",
+        "Host: [::1]a\r\n",
+        "Host: a%40b\r\n",
+        "Host: http://a\r\n",
     ] {
         for target in ["/x", "/public/x"] {
             let head = format!("GET {target} HTTP/1.1\r\nX-API-Key: {{key}}\r\n{lines}\r\n");
@@ -191,8 +205,12 @@ fn hosts(cases: &mut Cases) {
         }
     }
     for target in ["http://user@a/x", "http://user:pass@a/public/x", "http://a@b@c/x", "http://a%40b/x"] {
-        cases.get(41, target, "X-API-Key: {key}\r\n", Expect::Either);
+        cases.get(41, target, "X-API-Key: {key}\r\n", BAD);
         cases.get(41, target, "", REFUSED);
+    }
+    for host in ["a:", "[::1]:80", "127.0.0.1:8080", "_a.b-c.", "xn--a"] {
+        let head = format!("GET /x HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {{key}}\r\n\r\n");
+        cases.raw(41, &head, Expect::Passed("/x".to_owned(), ""));
     }
     cases.raw(41, "GET http://b/x HTTP/1.1\r\nHost: a\r\nHost: b\r\nX-API-Key: {key}\r\n\r\n", BAD);
 }

@@ -206,6 +206,32 @@ fn every_way_in_which_a_key_ceases_to_be_good_ends_them() {
     }
 }
 
+/// What is in flight was let in from an address that the key may no longer be used from: that of the connection, or the one
+/// that a trusted proxy named.
+#[test]
+fn a_stream_ends_when_its_key_may_no_longer_be_used_from_there() {
+    let (_upstream, keyward) = serve("proxy: { trusted_proxies: [127.0.0.9] }");
+    let [near, far] = [(); 2].map(|()| working_key(&keyward, &[]));
+    let begin = |key: &Key, from: u8, client: &str| {
+        let mut proxy = Client::connect_from(([127, 0, 0, from]).into(), keyward.proxy);
+        proxy.send(&request("GET", "/silence", &[("X-API-Key", &key.value), ("X-Forwarded-For", client)], b""));
+        assert_eq!(proxy.response_head().unwrap().0, 200);
+        assert_eq!(proxy.wire().exactly(2).unwrap(), b"sh");
+        Stream { path: "/silence", client: proxy }
+    };
+    let tunnel = Stream::begin(&keyward, &near, "/chat");
+    let (ends, mut stays) = (begin(&near, 1, "192.0.2.7"), begin(&near, 2, "192.0.2.7"));
+    let (proxied_ends, mut proxied_stays) = (begin(&far, 9, "192.0.2.7"), begin(&far, 9, "198.51.100.1"));
+    keyward.site.json(&["key", "update", &near.id, "--ip", "127.0.0.2"]);
+    keyward.site.json(&["key", "update", &far.id, "--ip", "198.51.100.0/24"]);
+    let began = Instant::now();
+    expect_soon(&[ends.expect_end(began), proxied_ends.expect_end(began), tunnel.expect_end(began)]);
+    let ended = || keyward.metric("keyward_streams_ended_total{reason=\"address_not_allowed\"}");
+    until("they are counted", || ended() == 3.0);
+    std::thread::sleep(Duration::from_millis(600));
+    [&mut stays, &mut proxied_stays].into_iter().for_each(Stream::expect_more);
+}
+
 #[test]
 fn a_stream_ends_when_its_key_expires() {
     let (_upstream, keyward) = serve("");
