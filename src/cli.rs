@@ -11,8 +11,10 @@ mod import;
 mod init;
 mod key;
 mod open;
+mod place;
 mod role;
 mod scope;
+mod server;
 #[cfg(test)]
 mod testing;
 mod usage;
@@ -43,7 +45,7 @@ Examples:
   keyward serve --config keyward.yaml   serve
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 config invalid, 4 not found, 5 conflict, 6 some rows \
-rejected, 7 store unreachable, 130 interrupted. Data is written to stdout, everything else to stderr.";
+rejected, 7 store or server unreachable, 130 interrupted. Data is written to stdout, everything else to stderr.";
 
 /// Reverse-proxy auth sidecar: API keys for servers that cannot be changed
 #[derive(Debug, Parser)]
@@ -55,6 +57,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 enum Command {
     /// Serve: forward requests that have a valid key
     Serve(ServeArgs),

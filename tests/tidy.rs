@@ -20,7 +20,7 @@ mod supply;
 /// What each module may name of the others. Every line names only what stands below it, so there are no circles.
 const MAY_IMPORT: &[(&str, &str)] = &[
     ("main", "cli"),
-    ("cli", "app config manage store auth telemetry"),
+    ("cli", "app config manage store auth telemetry tls"),
     ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control files auth"),
     ("fuzzing", "config proxy auth"),
     ("config", "proxy admin ops sync store telemetry tls auth"),

@@ -13,7 +13,7 @@ use super::caller::{Caller, authenticate};
 use super::document::document;
 use super::envelope::{Answer, Trouble};
 use super::index::Index;
-use super::input::{Attributes, Query};
+use super::input::{Attributes, Query, truth};
 use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
@@ -231,6 +231,9 @@ impl Request<'_> {
             Action::CreateBinding => people::create_binding(self).await,
             Action::GetBinding => people::get_binding(self),
             Action::DeleteBinding => people::delete_binding(self).await,
+            Action::CreateLink => people::create_link(self).await,
+            Action::ListNodes => ledger::nodes(self).await,
+            Action::ForgetNode => ledger::forget(self).await,
             Action::ReportLeaks => leaks::report(self).await,
             // Whoever signs in has not signed in yet.
             Action::SignIn => Err(Trouble::not_found("session")),
@@ -323,6 +326,11 @@ async fn read(ask: &mut Ask, longest: usize) -> Result<Bytes, Trouble> {
         }
         Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
     })
+}
+
+/// Whether records are wanted as they are stored, each with its revision.
+pub(super) fn as_record(query: &mut Query) -> bool {
+    query.take("record", truth).unwrap_or(false)
 }
 
 /// How many, and from where on (V12, V13).

@@ -49,7 +49,7 @@ pub fn document(url: Option<&str>) -> String {
     document.to_string()
 }
 
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("keys", "What customers present, and who made it."),
     ("scopes", "The tree that keys act in."),
     ("users", "People, whose keys work while they may use the API."),
@@ -60,6 +60,7 @@ const TAGS: [(&str, &str); 10] = [
     ("me", "The own account."),
     ("usage", "How often keys are used."),
     ("audit", "Who changed what."),
+    ("nodes", "The processes that follow the store."),
 ];
 
 fn path_item(path: &str) -> Value {
@@ -126,6 +127,10 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             "state" => ("Which keys.", json!({ "enum": ["live", "revoked", "all"], "default": "live" })),
             "subject" => ("Whose: user:ID or key:ID.", json!({ "type": "string" })),
             "cascade" => ("Whether the keys below it go too.", json!({ "type": "boolean", "default": false })),
+            "record" => (
+                "Whether records are wanted as they are stored, each with its revision.",
+                json!({ "type": "boolean", "default": false }),
+            ),
             "force" => ("Whether to shut out oneself if need be.", json!({ "type": "boolean", "default": false })),
             _ => ("Why, for the audit.", json!({ "type": "string", "minLength": 1, "maxLength": 200 })),
         };
@@ -147,13 +152,15 @@ fn responses(operation: &Operation) -> Value {
     } else {
         json!({ "type": "null" })
     };
+    let result = json!({ "$ref": format!("#/components/schemas/{}", operation.output) });
+    let result = if operation.query.contains(&"record") { or_record(result, is_list) } else { result };
     let schema = json!({
         "type": "object",
         "required": ["success", "result", "links", "errors"],
         "additionalProperties": false,
         "properties": {
             "success": { "const": true },
-            "result": { "$ref": format!("#/components/schemas/{}", operation.output) },
+            "result": result,
             "links": links,
             "errors": { "type": "array", "maxItems": 0, "items": { "$ref": "#/components/schemas/Error" } },
         },
@@ -169,10 +176,19 @@ fn responses(operation: &Operation) -> Value {
     Value::Object(responses)
 }
 
+/// A result, or what is stored of it.
+fn or_record(result: Value, is_list: bool) -> Value {
+    let record = json!({ "$ref": "#/components/schemas/Record" });
+    let records = if is_list { json!({ "type": "array", "items": record }) } else { record };
+    json!({ "anyOf": [result, records] })
+}
+
 /// What else may come of it.
 fn statuses(operation: &Operation) -> Vec<u16> {
     let mut statuses = vec![400, 401, 403, 404, 405, 413, 429, 500, 503];
-    if operation.permission == Permission::AuditRead || operation.permission == Permission::UsageRead {
+    if matches!(operation.permission, Permission::AuditRead | Permission::UsageRead)
+        || operation.action == Action::ListNodes
+    {
         // A file store keeps none of it.
         statuses.push(409);
     }

@@ -109,6 +109,15 @@ pub(super) fn parsed<T: FromStr<Err: Display>>(value: &Value) -> Result<T, Strin
     text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
+/// Reads a parameter that is true or false.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
 /// Reads a list of strings that stand for something.
 pub(super) fn list<T: FromStr<Err: Display>>(value: &Value) -> Result<Vec<T>, String> {
     let items = value.as_array().ok_or_else(|| "must be a list of strings".to_owned())?;

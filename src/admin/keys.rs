@@ -8,17 +8,19 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::api::{Request, paging};
+use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
-use super::input::{Attributes, boolean, list as strings, parsed, text};
+use super::input::{Attributes, boolean, list as strings, parsed, text, truth};
+use super::people::may_hand_on;
 use crate::auth::address::Networks;
 use crate::auth::authority::Permission;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
+use crate::manage::authority::View as _;
 use crate::manage::key::{NewKey, Patch};
-use crate::manage::values::{Expiry, KeyName, Net, UserName};
+use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
 use crate::manage::wait::applied_everywhere;
 use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
 use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
@@ -114,6 +116,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
         "all" => Ok(Listed::All),
         _ => Err("write live, revoked or all".to_owned()),
     });
+    let record = as_record(&mut query);
     query.finish()?;
     let listed = listed.unwrap_or(Listed::Live);
     let wanted = |id: &str, revision: u64, body: Body| match body {
@@ -127,6 +130,9 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (keys, more) = request.api.index.page(Kind::Key, &cursor, limit, wanted);
     let next = keys.last().filter(|_| more).map(|key| request.next(&key.id));
+    if record {
+        return Answer::list(&keys, next);
+    }
     Answer::list(&keys.iter().map(|key| View::of(&key.id, &key.body)).collect::<Vec<_>>(), next)
 }
 
@@ -149,9 +155,32 @@ pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     Ok(key)
 }
 
+/// The same for those who only look: where records are wanted, what is revoked is one, too.
+pub(super) fn seen_or_recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
+    if record { recorded(request) } else { seen(request) }
+}
+
+fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+    let may = |key: &Stored<KeyBody>| {
+        let scope = key.body.scope.as_ref();
+        [Permission::KeysRead, request.operation.permission].map(|it| request.caller.authority.may(it, scope))
+            == [true; 2]
+    };
+    request.api.index.key(&request.id).filter(may).ok_or_else(|| Trouble::not_found("key"))
+}
+
 /// One key.
 pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
+    if record {
+        let key = recorded(request)?;
+        return Ok(Answer::of(&key)?.with_etag(key.revision));
+    }
     let key = seen(request)?;
     Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision))
 }
@@ -171,6 +200,9 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let user = attributes.nullable("user", parsed::<UserName>).flatten();
     let parent = attributes.nullable("parent", |value| text(value).map(Box::<str>::from)).flatten();
     let tags = attributes.optional("tags", strings::<Tag>).unwrap_or_default();
+    let id = attributes.optional("id", parsed::<KeyId>);
+    let role = attributes.optional("role", parsed::<RoleName>);
+    let recoverable = attributes.optional("recoverable", boolean).unwrap_or(false);
     attributes.finish()?;
     let (Some(name), Some(access)) = (name, access) else { return Err(Trouble::not_found("attribute")) };
     // Where nothing is said, the key acts where the key does that makes it.
@@ -182,8 +214,29 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     if let Some(parent) = &parent {
         is_in_reach(request, parent)?;
     }
+    if let Some(role) = &role {
+        may_hand_on(request, &role.0, scope.as_ref())?;
+    }
+    if let Some(id) = &id
+        && is_kept(request, &id.0)
+    {
+        return Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {} is kept for another key", id.0)));
+    }
     let (env, tags) = (env.unwrap_or(Environment::Live), tags.into_iter().map(|tag| tag.0).collect());
-    let new = NewKey { user, parent, tags, scope, env, ips, rate_limit, expires_at, ..NewKey::named(name, access) };
+    let new = NewKey {
+        id,
+        user,
+        parent,
+        tags,
+        recoverable,
+        scope,
+        env,
+        ips,
+        rate_limit,
+        expires_at,
+        role,
+        ..NewKey::named(name, access)
+    };
     let created = request.session().create_key(new).await?;
     request.in_force(created.key.revision).await;
     let view = View::of(&created.key.id, &created.key.body).with_value(created.secret.reveal());
@@ -325,12 +378,12 @@ async fn delete_family(
     deleted(request, revision.number, wait).await
 }
 
-fn truth(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("write true or false".to_owned()),
-    }
+/// Whether a key that came into being under an id would have what was meant for another: a user's own key has the user's id,
+/// and roles may be bound to keys that are gone.
+fn is_kept(request: &Request<'_>, id: &str) -> bool {
+    let index = &request.api.index;
+    let is_free = index.key(id).is_none();
+    is_free && (index.stored_user(id).is_some() || !index.bindings(&Subject::Key(id.into())).is_empty())
 }
 
 /// Whether the caller may make keys below that one.

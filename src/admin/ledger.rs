@@ -1,16 +1,17 @@
-//! `/v2/audit` and `/v2/usage`: who changed what, and how often keys are used. What belongs to an organization is seen by those
+//! `/v2/audit`, `/v2/usage` and `/v2/nodes`: who changed what, how often keys are used, and who follows the store. What belongs to an organization is seen by those
 //! who may see that organization's (C20, C24); what belongs to nobody in particular, by those of the whole domain.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::{Request, paging};
 use super::envelope::{Answer, Trouble};
-use super::keys::seen;
+use super::keys::seen_or_recorded;
 use crate::auth::authority::Permission;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
 use crate::manage::Failure;
 use crate::manage::usage::KeyUsage;
+use crate::store::ledger::Ledger as _;
 use crate::store::ledger::audit::{self, Entry, Filter, Order};
 
 /// A page of the audit, the newest first; a cursor is the revision of the last entry before it.
@@ -99,7 +100,34 @@ pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 /// How often each value of a key was used, and who still has an old one.
 pub(super) async fn usage_of(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
-    let key = seen(request)?;
+    let key = seen_or_recorded(request)?;
     Answer::of(&request.session().usage_of(&key.id).await?)
+}
+
+/// A page of the processes that follow the store, by their ids. Whoever waits for a deletion hears of them anyway.
+pub(super) async fn nodes(request: &Request<'_>) -> Result<Answer, Trouble> {
+    let mut query = request.query();
+    let (limit, cursor) = paging(&mut query);
+    query.finish()?;
+    let mut nodes = request.api.store.nodes().await.map_err(Failure::from)?;
+    nodes.retain(|node| node.id > cursor);
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let more = nodes.len() > limit;
+    nodes.truncate(limit);
+    let next = nodes.last().filter(|_| more).map(|node| request.next(&node.id));
+    Answer::list(&nodes, next)
+}
+
+/// Forgets a process, so that nobody waits for it: nobody at all, so that this is for those of the whole domain.
+pub(super) async fn forget(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let nodes = request.api.store.nodes().await.map_err(Failure::from)?;
+    if !nodes.iter().any(|node| node.id == request.id) {
+        return Err(Trouble::not_found("node"));
+    }
+    if !request.caller.authority.may(request.operation.permission, None) {
+        return Err(Trouble::forbidden("processes are forgotten by those who may change the keys of the whole domain"));
+    }
+    request.api.store.forget(&request.id).await.map_err(Failure::from)?;
+    Answer::of(&json!({}))
 }

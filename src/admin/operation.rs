@@ -1,8 +1,11 @@
 //! The table of operations: what there is, where, and who may. The router, the check of permissions and the OpenAPI document
 //! are all made from it, so that none of them can know of something that the others do not.
 
+mod find;
+
 use http::Method;
 
+pub use self::find::{Found, find};
 use crate::auth::authority::Permission;
 
 /// What an operation does.
@@ -68,6 +71,12 @@ pub enum Action {
     GetBinding,
     /// The end of a binding.
     DeleteBinding,
+    /// A link by which a user signs in once.
+    CreateLink,
+    /// The processes that follow the store.
+    ListNodes,
+    /// A process that has ended, and could not say so.
+    ForgetNode,
     /// Keys that were found somewhere.
     ReportLeaks,
     /// Signs in.
@@ -123,14 +132,14 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 37] = [
+pub static OPERATIONS: [Operation; 40] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
         Permission::KeysRead,
         ("listKeys", "List keys"),
         (None, "KeyList"),
-        &["limit", "cursor", "state"],
+        &["limit", "cursor", "state", "record"],
     ),
     operation(
         Action::CreateKey,
@@ -157,7 +166,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::KeysRead,
         ("getKey", "Get a key"),
         (None, "Key"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::UpdateKey,
@@ -181,7 +190,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::UsageRead,
         ("getUsage", "Get how often each value of a key was used"),
         (None, "KeyUsage"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::ListUsage,
@@ -205,7 +214,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::KeysRead,
         ("listSecrets", "List what is known of a key's values"),
         (None, "SecretList"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::CreateSecret,
@@ -229,7 +238,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::ScopesRead,
         ("listScopes", "List scopes"),
         (None, "ScopeList"),
-        &["limit", "cursor"],
+        &["limit", "cursor", "record"],
     ),
     operation(
         Action::CreateScope,
@@ -245,7 +254,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::ScopesRead,
         ("getScope", "Get a scope"),
         (None, "Scope"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::UpdateScope,
@@ -261,7 +270,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::UsersRead,
         ("listUsers", "List users"),
         (None, "UserList"),
-        &["limit", "cursor"],
+        &["limit", "cursor", "record"],
     ),
     operation(
         Action::CreateUser,
@@ -277,7 +286,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::UsersRead,
         ("getUser", "Get a user"),
         (None, "User"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::UpdateUser,
@@ -292,6 +301,30 @@ pub static OPERATIONS: [Operation; 37] = [
         (&DELETE, "/v2/users/{id}"),
         Permission::UsersWrite,
         ("deleteUser", "Delete a user and all keys of theirs"),
+        (None, "DeletedUser"),
+        &[],
+    ),
+    operation(
+        Action::CreateLink,
+        (&POST, "/v2/users/{id}/links"),
+        Permission::UsersWrite,
+        ("createLink", "Create a link by which a user signs in once; its ticket is shown once"),
+        (Some("NewLink"), "Link"),
+        &[],
+    ),
+    operation(
+        Action::ListNodes,
+        (&GET, "/v2/nodes"),
+        Permission::KeysRead,
+        ("listNodes", "List the processes that follow the store, and how far they are"),
+        (None, "NodeList"),
+        &["limit", "cursor"],
+    ),
+    operation(
+        Action::ForgetNode,
+        (&DELETE, "/v2/nodes/{id}"),
+        Permission::KeysWrite,
+        ("forgetNode", "Forget a process that has ended and could not say so, so that nobody waits for it"),
         (None, "Nothing"),
         &[],
     ),
@@ -301,7 +334,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::RolesRead,
         ("listRoles", "List roles"),
         (None, "RoleList"),
-        &["limit", "cursor"],
+        &["limit", "cursor", "record"],
     ),
     operation(
         Action::CreateRole,
@@ -317,7 +350,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::RolesRead,
         ("getRole", "Get a role"),
         (None, "Role"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::UpdateRole,
@@ -341,7 +374,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::BindingsRead,
         ("listBindings", "List who has which role"),
         (None, "BindingList"),
-        &["limit", "cursor", "subject"],
+        &["limit", "cursor", "subject", "record"],
     ),
     operation(
         Action::CreateBinding,
@@ -357,7 +390,7 @@ pub static OPERATIONS: [Operation; 37] = [
         Permission::BindingsRead,
         ("getBinding", "Get a binding"),
         (None, "Binding"),
-        &[],
+        &["record"],
     ),
     operation(
         Action::DeleteBinding,
@@ -417,55 +450,6 @@ pub static OPERATIONS: [Operation; 37] = [
         &[],
     ),
 ];
-
-/// What a method and a path come to.
-pub enum Found {
-    /// An operation, and the segment that stands for its `{id}`.
-    Operation(&'static Operation, String),
-    /// The path is known, but not with this method; those that there are.
-    OtherMethods(String),
-    /// Nothing is there.
-    Nothing,
-}
-
-/// Finds the operation of a request. A literal segment goes before one that stands for anything.
-pub fn find(method: &Method, path: &str) -> Found {
-    let mut fitting: Vec<(&Operation, String)> =
-        OPERATIONS.iter().filter_map(|operation| fits(operation.path, path).map(|id| (operation, id))).collect();
-    // Literal paths first: `identify` is no id.
-    if fitting.iter().any(|(operation, _)| operation.path == path) {
-        fitting.retain(|(operation, _)| operation.path == path);
-    }
-    let method = if method == Method::HEAD { &Method::GET } else { method };
-    if let Some(at) = fitting.iter().position(|(operation, _)| operation.method == method) {
-        let (operation, id) = fitting.swap_remove(at);
-        return Found::Operation(operation, id);
-    }
-    let mut methods: Vec<&str> = fitting.iter().map(|(operation, _)| operation.method.as_str()).collect();
-    if methods.is_empty() {
-        return Found::Nothing;
-    }
-    if methods.contains(&"GET") {
-        methods.push("HEAD");
-    }
-    methods.sort_unstable();
-    Found::OtherMethods(methods.join(", "))
-}
-
-/// The segment that stands for `{id}`, empty where there is none, if the path fits.
-fn fits(template: &str, path: &str) -> Option<String> {
-    let (mut id, mut segments) = (String::new(), path.split('/'));
-    for wanted in template.split('/') {
-        let segment = segments.next()?;
-        if wanted == "{id}" {
-            let decoded = crate::auth::path::percent_decode(segment.as_bytes());
-            id = String::from_utf8(decoded.into_owned()).ok().filter(|id| !id.is_empty())?;
-        } else if wanted != segment {
-            return None;
-        }
-    }
-    segments.next().is_none().then_some(id)
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 //! `/v2/users`, `/v2/roles` and `/v2/bindings`: who there is, what roles permit, and who has them where. Nobody hands on what
 //! they do not have themselves, and nobody changes who may do more.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::api::{Request, paging};
+use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
@@ -20,6 +22,10 @@ use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName, RoleName};
 use crate::manage::{Failure, Mistake, Stored};
 use crate::store::record::{BindingBody, Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
+
+/// How long a link is good if nothing is said, and at most.
+const LINK: Duration = Duration::from_secs(60 * 60);
+const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Serialize)]
 struct UserView<'u> {
@@ -59,6 +65,7 @@ impl<'u> UserView<'u> {
 pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
+    let record = as_record(&mut query);
     query.finish()?;
     let wanted = |id: &str, revision: u64, body: Body| match body {
         Body::User(body) => {
@@ -69,6 +76,9 @@ pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (users, more) = request.api.index.page(Kind::User, &cursor, limit, wanted);
     let next = users.last().filter(|_| more).map(|user| request.next(&user.id));
+    if record {
+        return Answer::list(&users, next);
+    }
     Answer::list(&users.iter().map(|user| UserView::of(&user.id, &user.body)).collect::<Vec<_>>(), next)
 }
 
@@ -98,9 +108,12 @@ fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
 
 /// One user.
 pub(super) fn get_user(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
     let user = seen_user(request)?;
-    Ok(Answer::of(&UserView::of(&user.id, &user.body))?.with_etag(user.revision))
+    let answer = if record { Answer::of(&user)? } else { Answer::of(&UserView::of(&user.id, &user.body))? };
+    Ok(answer.with_etag(user.revision))
 }
 
 async fn changed(request: &Request<'_>, changed: UserChanged) -> Result<Answer, Trouble> {
@@ -167,8 +180,24 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
 pub(super) async fn delete_user(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
     let user = seen_user(request)?;
-    request.session().delete_user(&user.id).await?;
-    gone(request, &RecordId::new(Kind::User, &user.id)).await
+    let keys = request.session().delete_user(&user.id).await?;
+    let answer = gone(request, &RecordId::new(Kind::User, &user.id)).await?;
+    Ok(Answer { result: json!({ "keys": keys }).to_string(), ..answer })
+}
+
+/// Makes a link by which a user signs in once: how somebody comes in for the first time, or again.
+pub(super) async fn create_link(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let mut attributes = request.attributes()?;
+    let lifetime = attributes.optional("expires_after", |value: &Value| {
+        let lifetime = humantime::parse_duration(text(value)?).ok().filter(|lifetime| *lifetime <= LONGEST_LINK);
+        lifetime.ok_or_else(|| "write a time such as 1h, of 7 days at most".to_owned())
+    });
+    attributes.finish()?;
+    let user = seen_user(request)?;
+    let lifetime = lifetime.unwrap_or(LINK);
+    let ticket = request.session().create_link(&user.id, lifetime).await?;
+    Answer::of(&json!({ "ticket": ticket.reveal(), "expires_at": request.now.plus(lifetime) }))
 }
 
 /// The answer to a deletion, once it is in force.
@@ -180,7 +209,7 @@ async fn gone(request: &Request<'_>, id: &RecordId) -> Result<Answer, Trouble> {
 }
 
 /// Whether the caller has all that a role gives within a scope.
-fn may_hand_on(request: &Request<'_>, role: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
+pub(super) fn may_hand_on(request: &Request<'_>, role: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
     let index = &*request.api.index;
     if built_in(role).is_none() && index.body(&RecordId::new(Kind::Role, role)).is_none() {
         let (field, why) = ("role".to_owned(), "there is no such role".to_owned());
@@ -239,6 +268,7 @@ impl<'r> RoleView<'r> {
 pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
+    let record = as_record(&mut query);
     query.finish()?;
     let wanted = |id: &str, revision: u64, body: Body| match body {
         Body::Role(body) => Some(Stored { id: id.into(), revision, body }),
@@ -246,6 +276,9 @@ pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (roles, more) = request.api.index.page(Kind::Role, &cursor, limit, wanted);
     let next = roles.last().filter(|_| more).map(|role| request.next(&role.id));
+    if record {
+        return Answer::list(&roles, next);
+    }
     let first = BUILT_IN.iter().filter(|_| cursor.is_empty());
     let views = first.filter_map(|name| Some(RoleView::built_in(name, built_in(name)?)));
     let views = views.chain(roles.iter().map(|role| RoleView::of(&role.id, &role.body)));
@@ -264,12 +297,16 @@ fn seen_role(request: &Request<'_>) -> Result<Stored<RoleBody>, Trouble> {
 
 /// One role.
 pub(super) fn get_role(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
-    if let Some(permissions) = built_in(&request.id) {
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
+    // What is built in is no record.
+    if let Some(permissions) = built_in(&request.id).filter(|_| !record) {
         return Answer::of(&RoleView::built_in(&request.id, permissions));
     }
     let role = seen_role(request)?;
-    Ok(Answer::of(&RoleView::of(&role.id, &role.body))?.with_etag(role.revision))
+    let answer = if record { Answer::of(&role)? } else { Answer::of(&RoleView::of(&role.id, &role.body))? };
+    Ok(answer.with_etag(role.revision))
 }
 
 /// Roles hold everywhere, so that they are for those whose own authority does.
@@ -363,6 +400,7 @@ pub(super) fn list_bindings(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (limit, cursor) = paging(&mut query);
     let subject =
         query.take("subject", |text| Subject::parse(text).ok_or_else(|| "write user:ID or key:ID".to_owned()));
+    let record = as_record(&mut query);
     query.finish()?;
     let wanted = |id: &str, revision: u64, body: Body| match body {
         Body::Binding(body) => {
@@ -374,6 +412,9 @@ pub(super) fn list_bindings(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (bindings, more) = request.api.index.page(Kind::Binding, &cursor, limit, wanted);
     let next = bindings.last().filter(|_| more).map(|binding| request.next(&binding.id));
+    if record {
+        return Answer::list(&bindings, next);
+    }
     Answer::list(&bindings.iter().map(BindingView::from).collect::<Vec<_>>(), next)
 }
 
@@ -410,9 +451,12 @@ fn seen_binding(request: &Request<'_>) -> Result<Stored<BindingBody>, Trouble> {
 
 /// One binding.
 pub(super) fn get_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
     let binding = seen_binding(request)?;
-    Ok(Answer::of(&BindingView::from(&binding))?.with_etag(binding.revision))
+    let answer = if record { Answer::of(&binding)? } else { Answer::of(&BindingView::from(&binding))? };
+    Ok(answer.with_etag(binding.revision))
 }
 
 /// Takes a role from somebody.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::api::{Request, paging};
+use super::api::{Request, as_record, paging};
 use super::envelope::{Answer, Trouble};
 use super::input::text;
 use super::keys::precondition_failed;
@@ -30,6 +30,7 @@ impl<'s> From<&'s Stored<ScopeBody>> for View<'s> {
 pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
+    let record = as_record(&mut query);
     query.finish()?;
     let wanted = |id: &str, revision: u64, body: Body| match body {
         Body::Scope(scope, body) => {
@@ -40,6 +41,9 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (scopes, more) = request.api.index.page(Kind::Scope, &cursor, limit, wanted);
     let next = scopes.last().filter(|_| more).map(|scope| request.next(&scope.id));
+    if record {
+        return Answer::list(&scopes, next);
+    }
     Answer::list(&scopes.iter().map(View::from).collect::<Vec<_>>(), next)
 }
 
@@ -62,9 +66,12 @@ fn seen(request: &Request<'_>) -> Result<(Scope, Stored<ScopeBody>), Trouble> {
 
 /// One scope.
 pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
+    let mut query = request.query();
+    let record = as_record(&mut query);
+    query.finish()?;
     let (_, stored) = seen(request)?;
-    Ok(Answer::of(&View::from(&stored))?.with_etag(stored.revision))
+    let answer = if record { Answer::of(&stored)? } else { Answer::of(&View::from(&stored))? };
+    Ok(answer.with_etag(stored.revision))
 }
 
 /// Makes a scope.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::api::Request;
 use super::envelope::{Answer, Trouble};
 use super::input::{parsed, text};
-use super::keys::{View, precondition_failed, seen};
+use super::keys::{View, precondition_failed, seen, seen_or_recorded};
 use crate::auth::authority::Permission;
 use crate::auth::grant::{State, Timestamp};
 use crate::manage::values::Grace;
@@ -23,8 +23,7 @@ struct SecretView {
 
 /// What is known of a key's values.
 pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
-    let key = seen(request)?;
+    let key = seen_or_recorded(request)?;
     let view = |StoredSecret { body, .. }: StoredSecret| {
         let SecretBody { hint, shape, created_time, not_after, .. } = body;
         SecretView { hint, shape, created_time, not_after }

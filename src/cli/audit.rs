@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::console::{Console, Output, grouped, printable};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::grant::Timestamp;
 use crate::store::Revision;
 use crate::store::ledger::Ledger;
@@ -113,31 +114,19 @@ fn hex(bytes: &[u8]) -> String {
 /// Carries out a command on the audit.
 pub(super) async fn run(
     command: AuditCommand,
-    ledger: &impl Ledger,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     match command {
-        AuditCommand::List(args) => list(args, ledger, output, console).await,
-        AuditCommand::Export(args) => export(args, ledger, console).await,
-        AuditCommand::Verify { head } => check(head, ledger, output, console).await,
+        AuditCommand::List(args) => list(args, place, output, console).await,
+        AuditCommand::Export(args) => export(args, &place.session("audit export")?.store, console).await,
+        AuditCommand::Verify { head } => check(head, &place.session("audit verify")?.store, output, console).await,
     }
 }
 
-async fn list(
-    args: ListArgs,
-    ledger: &impl Ledger,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let (mut entries, limit) = (Vec::new(), args.limit as usize);
-    let take = |entry, _: &_| {
-        entries.push(entry);
-        Ok::<_, Failure>(entries.len() < limit)
-    };
-    if limit > 0 {
-        audit::read(ledger, Order::NewestFirst, args.before, &args.wanted.filter(), take).await?;
-    }
+async fn list(args: ListArgs, place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let entries = place.entries(&args.wanted.filter(), args.before, args.limit as usize).await?;
     match output {
         Output::Json => console.json_array(entries.iter())?,
         Output::Table => {
@@ -221,14 +210,17 @@ async fn check(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cli::testing::{block_on, remember};
+    use crate::manage::Session;
     use crate::store::ledger::testing::fill;
     use crate::store::sqlite::SqliteStore;
 
-    fn ran(store: &SqliteStore, words: &str, output: Output) -> crate::cli::testing::Ran {
+    fn ran(session: &Session<SqliteStore>, words: &str, output: Output) -> crate::cli::testing::Ran {
         let command = crate::cli::testing::audit_command(words);
-        remember(|console| block_on(run(command, store, output, console)))
+        remember(|console| block_on(run(command, session, output, console)))
     }
 
     #[test]
@@ -238,6 +230,8 @@ mod tests {
         let check = crate::cli::testing::locksmith().pepper.check();
         let store = SqliteStore::open_or_create(&path, check).unwrap();
         block_on(fill(&store));
+        let (locksmith, actor) = (Arc::new(crate::cli::testing::locksmith()), "cli:ann".to_owned());
+        let store = Session { store, locksmith, actor, now: crate::cli::testing::noon() };
         let listed = ran(&store, "list --limit 2", Output::Json).json();
         assert_eq!(
             (&listed[0]["revision"], &listed[1]["revision"], listed.as_array().unwrap().len()),

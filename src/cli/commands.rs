@@ -6,14 +6,13 @@ use super::audit::{self, AuditCommand};
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
 use super::key::{self, KeyCommand};
+use super::place::Place;
 use super::role::{self, BindingCommand, RoleCommand};
 use super::scope::{self, ScopeCommand};
+use super::server::ServerArgs;
 use super::usage::{self, NodeCommand};
 use super::user::{self, UserCommand};
 use super::{ConfigArg, OutputArg};
-use crate::manage::Session;
-use crate::store::Store;
-use crate::store::ledger::Ledger;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -82,6 +81,8 @@ pub(super) struct On {
     #[command(flatten)]
     pub(super) config: ConfigArg,
     #[command(flatten)]
+    pub(super) server: ServerArgs,
+    #[command(flatten)]
     output: OutputArg,
 }
 
@@ -116,21 +117,17 @@ impl ManageCommand {
     }
 
     /// Carries it out.
-    pub(super) async fn run<S: Store + Ledger>(
-        self,
-        session: &Session<S>,
-        console: &mut Console<'_>,
-    ) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, place: &impl Place, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let output = self.output();
         match self {
-            Self::Key { command, .. } => key::run(command, session, output, console).await,
-            Self::Scope { command, .. } => scope::run(command, session, output, console).await,
-            Self::Audit { command, .. } => audit::run(command, &session.store, output, console).await,
-            Self::User { command, .. } => user::run(command, session, output, console).await,
-            Self::Role { command, .. } => role::run(command, session, output, console).await,
-            Self::Binding { command, .. } => role::run_binding(command, session, output, console).await,
-            Self::Usage { key, .. } => usage::run(key.as_deref(), session, output, console).await,
-            Self::Node { command, .. } => usage::nodes(command, &session.store, output, console).await,
+            Self::Key { command, .. } => key::run(command, place, output, console).await,
+            Self::Scope { command, .. } => scope::run(command, place, output, console).await,
+            Self::Audit { command, .. } => audit::run(command, place, output, console).await,
+            Self::User { command, .. } => user::run(command, place, output, console).await,
+            Self::Role { command, .. } => role::run(command, place, output, console).await,
+            Self::Binding { command, .. } => role::run_binding(command, place, output, console).await,
+            Self::Usage { key, .. } => usage::run(key.as_deref(), place, output, console).await,
+            Self::Node { command, .. } => usage::nodes(command, place, output, console).await,
         }
     }
 }

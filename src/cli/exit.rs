@@ -27,7 +27,7 @@ pub(crate) enum Exit {
     Conflict,
     /// It was done, but for some rows.
     SomeRejected,
-    /// The store cannot be opened or does not answer.
+    /// The store cannot be opened, or it or the server does not answer.
     StoreUnreachable,
     /// Ctrl-C.
     Interrupted,
@@ -74,6 +74,9 @@ pub(crate) enum Failure {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The server did not answer, or could not.
+    #[error("{0}")]
+    Unreachable(String),
     /// It cannot be started.
     #[error(transparent)]
     Start(app::Error),
@@ -158,7 +161,7 @@ impl From<&Failure> for Exit {
             Failure::Config(_) => Self::ConfigInvalid,
             Failure::NotFound(_) => Self::NotFound,
             Failure::Conflict(_) => Self::Conflict,
-            Failure::Store(_) => Self::StoreUnreachable,
+            Failure::Store(_) | Failure::Unreachable(_) => Self::StoreUnreachable,
             // Whoever reads the output has seen enough, as `head` has.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Ok,
             Failure::Start(_) | Failure::Random(_) | Failure::Output(_) | Failure::Failed(_) => Self::Failed,
@@ -185,6 +188,7 @@ mod tests {
             (CommitError::ReadOnly("file:x is written by something else".into()).into(), 1),
             (Failure::Output(io::Error::other("disk full")), 1),
             (Failure::Output(broken()), 0),
+            (Failure::Unreachable(String::new()), 7),
             (Failure::Failed(String::new()), 1),
         ] {
             assert_eq!(Exit::from(&failure).code(), code, "{failure:?}");

@@ -11,10 +11,8 @@ use clap::Subcommand;
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
 use super::import::{self, ImportArgs};
+use super::place::Place;
 use crate::auth::grant::State;
-use crate::manage::Session;
-use crate::store::Store;
-use crate::store::ledger::Ledger;
 
 pub(super) use self::change::UpdateArgs;
 pub(super) use self::create::{CreateArgs, record};
@@ -66,22 +64,22 @@ impl KeyCommand {
 }
 
 /// Carries out a command on keys.
-pub(super) async fn run<S: Store + Ledger>(
+pub(super) async fn run(
     command: KeyCommand,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     let state = |id, state| change::StateChange { id, state };
     match command {
-        KeyCommand::Create(args) => create::run(args, session, output, console).await,
-        KeyCommand::List => list::all(session, output, console).await,
-        KeyCommand::Show { id } => list::one(&id, session, output, console).await,
-        KeyCommand::Update(args) => change::update(args, session, output, console).await,
-        KeyCommand::Disable { id } => change::set_state(state(id, State::Disabled), session, output, console).await,
-        KeyCommand::Enable { id } => change::set_state(state(id, State::Active), session, output, console).await,
-        KeyCommand::Rotate(args) => rotate::run(args, session, output, console).await,
-        KeyCommand::Revoke(args) => revoke::run(args, session, output, console).await,
-        KeyCommand::Import(args) => import::run(args, session, output, console).await,
+        KeyCommand::Create(args) => create::run(args, place, output, console).await,
+        KeyCommand::List => list::all(place, output, console).await,
+        KeyCommand::Show { id } => list::one(&id, place, output, console).await,
+        KeyCommand::Update(args) => change::update(args, place, output, console).await,
+        KeyCommand::Disable { id } => change::set_state(state(id, State::Disabled), place, output, console).await,
+        KeyCommand::Enable { id } => change::set_state(state(id, State::Active), place, output, console).await,
+        KeyCommand::Rotate(args) => rotate::run(args, place, output, console).await,
+        KeyCommand::Revoke(args) => revoke::run(args, place, output, console).await,
+        KeyCommand::Import(args) => import::run(args, place.session("key import")?, output, console).await,
     }
 }

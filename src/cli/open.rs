@@ -45,8 +45,20 @@ impl World {
     }
 }
 
-/// Carries out a command on the store that a config names.
+/// Carries out a command by a server, or on the store that a config names.
 pub(super) fn manage(command: ManageCommand, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let server = &command.on().server;
+    if let Some(url) = &server.server {
+        if matches!(&command, ManageCommand::Key { command: KeyCommand::Create(args), .. } if args.record) {
+            let why = "--record writes for a store of files, with its pepper: run it with --config where that is";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        let server = server.open(url, world)?;
+        return wait(command.run(&server, console));
+    }
+    if server.says_anything() {
+        return Err(Failure::Usage("--key-file, --ca and --allow-http are for --server".to_owned()));
+    }
     let path = command.on().config.config.clone();
     let KeyStoreConfig { locksmith, store, warnings } = config::load_for_keys(&path, &world.overrides)?;
     warn(&warnings, console);

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::authority::{BUILT_IN, Permission, built_in};
 use crate::auth::scope::Scope;
+use crate::manage::Stored;
 use crate::manage::role::NewRole;
-use crate::manage::{Session, Stored};
-use crate::store::Store;
 use crate::store::record::{BindingBody, Subject};
 
 /// The commands on roles.
@@ -74,16 +74,16 @@ fn subject(text: &str) -> Result<Subject, &'static str> {
 }
 
 /// Carries out a command on roles.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     command: RoleCommand,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     let (args, replace) = match command {
-        RoleCommand::List => return list(session, output, console).await,
+        RoleCommand::List => return list(place, output, console).await,
         RoleCommand::Delete { name } => {
-            session.delete_role(&name).await?;
+            place.delete_role(&name).await?;
             console.note(format_args!("role {name} deleted"));
             return Ok(Exit::Ok);
         }
@@ -91,7 +91,7 @@ pub(super) async fn run<S: Store>(
         RoleCommand::Update(args) => (args, true),
     };
     let RoleArgs { name, permissions, observer } = args;
-    let role = session.put_role(NewRole { name, permissions, observer }, replace).await?;
+    let role = place.put_role(NewRole { name, permissions, observer }, replace).await?;
     console.note(format_args!("role {} {}", role.id, if replace { "changed" } else { "created" }));
     if output == Output::Json {
         console.json(&role)?;
@@ -99,8 +99,8 @@ pub(super) async fn run<S: Store>(
     Ok(Exit::Ok)
 }
 
-async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    let roles = session.roles().await?;
+async fn list(place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let roles = place.roles().await?;
     let words = |permissions: &mut dyn Iterator<Item = Permission>| -> Vec<&'static str> {
         permissions.map(Permission::label).collect()
     };
@@ -124,26 +124,26 @@ async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Cons
 }
 
 /// Carries out a command on bindings.
-pub(super) async fn run_binding<S: Store>(
+pub(super) async fn run_binding(
     command: BindingCommand,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     match command {
         BindingCommand::Create { subject, role, scope } => {
-            let binding = session.bind(subject, &role, scope).await?;
+            let binding = place.bind(subject, &role, scope).await?;
             console.note(format_args!("{} has role {}: binding {}", binding.body.subject, role, binding.id));
             if output == Output::Json {
                 console.json(&binding)?;
             }
         }
         BindingCommand::Delete { id } => {
-            let binding = session.unbind(&id).await?;
+            let binding = place.unbind(&id).await?;
             console.note(format_args!("{} has role {} no more", binding.body.subject, binding.body.role));
         }
         BindingCommand::List => {
-            let bindings = session.bindings().await?;
+            let bindings = place.bindings().await?;
             let row = |binding: &Stored<BindingBody>| {
                 let BindingBody { subject, role, scope, .. } = &binding.body;
                 let scope = scope.as_ref().map_or_else(|| "-".to_owned(), Scope::to_string);

@@ -4,9 +4,9 @@ use clap::Subcommand;
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::scope::Scope;
-use crate::manage::{Session, Stored};
-use crate::store::Store;
+use crate::manage::Stored;
 use crate::store::record::{ScopeBody, ScopeState};
 
 /// The commands on scopes.
@@ -45,56 +45,51 @@ impl ScopeCommand {
 }
 
 /// Carries out a command on scopes.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     command: ScopeCommand,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     match command {
-        ScopeCommand::Create { scope } => create(&scope, session, output, console).await,
-        ScopeCommand::List => list(session, output, console).await,
-        ScopeCommand::Suspend { scope } => set_state(&scope, ScopeState::Suspended, session, output, console).await,
-        ScopeCommand::Resume { scope } => set_state(&scope, ScopeState::Active, session, output, console).await,
+        ScopeCommand::Create { scope } => create(&scope, place, output, console).await,
+        ScopeCommand::List => list(place, output, console).await,
+        ScopeCommand::Suspend { scope } => set_state(&scope, ScopeState::Suspended, place, output, console).await,
+        ScopeCommand::Resume { scope } => set_state(&scope, ScopeState::Active, place, output, console).await,
     }
 }
 
-async fn create<S: Store>(
-    scope: &Scope,
-    session: &Session<S>,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let created = session.create_scope(scope).await?;
+async fn create(scope: &Scope, place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let created = place.create_scope(scope).await?;
     for scope in &created.made {
         console.note(format_args!("scope {scope} created"));
     }
     tell(&created.scope, output, console)
 }
 
-async fn list<S: Store>(session: &Session<S>, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    let everything = session.everything().await?;
+async fn list(place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let scopes = place.scopes().await?;
     match output {
-        Output::Json => console.json_array(everything.scopes.values())?,
+        Output::Json => console.json_array(scopes.values())?,
         Output::Table => {
             let row = |scope: &Stored<ScopeBody>| {
                 let ScopeBody { state, created_time } = scope.body;
                 [scope.id.to_string(), label(state).to_owned(), created_time.to_string()]
             };
-            console.table(["SCOPE", "STATE", "CREATED"], everything.scopes.values().map(row))?;
+            console.table(["SCOPE", "STATE", "CREATED"], scopes.values().map(row))?;
         }
     }
     Ok(Exit::Ok)
 }
 
-async fn set_state<S: Store>(
+async fn set_state(
     scope: &Scope,
     state: ScopeState,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let (stored, is_new) = session.set_scope_state(scope, state).await?;
+    let (stored, is_new) = place.set_scope_state(scope, state).await?;
     if is_new {
         console.note(format_args!("scope {scope} is {}, and so are the keys in it and below", label(state)));
     } else {

@@ -4,23 +4,21 @@ use clap::Subcommand;
 
 use super::console::{Console, Output, grouped, printable};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::grant::Timestamp;
-use crate::manage::Session;
 use crate::manage::usage::{KeyUsage, ValueUsage};
-use crate::store::Store;
-use crate::store::ledger::Ledger;
 use crate::store::ledger::nodes::Node;
 
 /// Shows how often all keys were used, or one of them by its values.
-pub(super) async fn run<S: Store + Ledger>(
+pub(super) async fn run(
     key: Option<&str>,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     match key {
-        Some(key) => one(&session.usage_of(key).await?, session.now, output, console)?,
-        None => all(&session.usage().await?, output, console)?,
+        Some(key) => one(&place.usage_of(key).await?, place.now(), output, console)?,
+        None => all(&place.usage().await?, output, console)?,
     }
     Ok(Exit::Ok)
 }
@@ -83,11 +81,11 @@ pub(super) enum NodeCommand {
 /// Carries out a command on nodes.
 pub(super) async fn nodes(
     command: NodeCommand,
-    ledger: &impl Ledger,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let nodes = ledger.nodes().await?;
+    let nodes = place.nodes().await?;
     match command {
         NodeCommand::List => match output {
             Output::Json => console.json_array(nodes.iter())?,
@@ -105,7 +103,7 @@ pub(super) async fn nodes(
             if !nodes.iter().any(|node| node.id == id) {
                 return Err(Failure::NotFound(format!("no node {}; `keyward node list` shows all", printable(&id))));
             }
-            ledger.forget(&id).await?;
+            place.forget(&id).await?;
             console.note(format_args!("node {} is forgotten; if it runs, it makes itself known again", printable(&id)));
         }
     }

@@ -1,5 +1,5 @@
-//! `keyward user …`: people, and whether their keys may be used. It works on the store itself, so it also helps where nobody is
-//! left who may sign in.
+//! `keyward user …`: people, and whether their keys may be used. On the store itself it also helps where nobody is left who may
+//! sign in.
 
 use std::io::Read;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::console::{Console, Output, printable};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
+use crate::manage::Stored;
 use crate::manage::password::Password;
 use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName};
-use crate::manage::{Session, Stored};
-use crate::store::Store;
 use crate::store::record::{UserBody, UserState};
 
 /// The commands on users.
@@ -109,40 +109,41 @@ impl UserCommand {
 }
 
 /// Carries out a command on users.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     command: UserCommand,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     match command {
-        UserCommand::Create(args) => create(args, session, output, console).await,
-        UserCommand::List => list(&session.users().await?, output, console),
-        UserCommand::Show(who) => list(&[session.find_user(&who.user).await?], output, console),
+        UserCommand::Create(args) => create(args, place, output, console).await,
+        UserCommand::List => list(&place.users().await?, output, console),
+        UserCommand::Show(who) => list(&[place.find_user(&who.user).await?], output, console),
         UserCommand::Update(args) => {
             let access = args.api_access.then_some(true).or(args.no_api_access.then_some(false));
             let (email, name) = (args.email, args.name.map(Some));
             let patch = UserPatch { email, name, api_access: access, ..UserPatch::default() };
-            update(&args.user, patch, session, output, console).await
+            update(&args.user, patch, place, output, console).await
         }
-        UserCommand::Suspend(who) => set_state(&who, UserState::Suspended, session, output, console).await,
-        UserCommand::Activate(who) => set_state(&who, UserState::Active, session, output, console).await,
+        UserCommand::Suspend(who) => set_state(&who, UserState::Suspended, place, output, console).await,
+        UserCommand::Activate(who) => set_state(&who, UserState::Active, place, output, console).await,
         UserCommand::Delete(who) => {
-            let user = session.find_user(&who.user).await?;
-            let keys = session.delete_user(&user.id).await?;
+            let user = place.find_user(&who.user).await?;
+            let keys = place.delete_user(&user.id).await?;
             console.note(format_args!("user {} deleted, and {} keys", printable(&user.body.email), keys.len()));
             Ok(Exit::Ok)
         }
         UserCommand::Password(who) => {
-            let user = session.find_user(&who.user).await?;
+            let session = place.session("user password")?;
+            let user = place.find_user(&who.user).await?;
             session.set_password(&user.id, typed()?).await?;
             console.note(format_args!("user {} has a new password", printable(&user.body.email)));
             Ok(Exit::Ok)
         }
         UserCommand::Link(args) => {
-            let user = session.find_user(&args.user).await?;
-            let ticket = session.create_link(&user.id, args.expires).await?;
-            console.line(ticket.reveal())?;
+            let user = place.find_user(&args.user).await?;
+            let ticket = place.create_link(&user.id, args.expires).await?;
+            console.line(ticket.as_str())?;
             console
                 .note("This is the only time that it is shown. It signs in once: POST /v2/session {\"ticket\":\"…\"}");
             Ok(Exit::Ok)
@@ -150,42 +151,47 @@ pub(super) async fn run<S: Store>(
     }
 }
 
-async fn create<S: Store>(
+async fn create(
     args: CreateArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let password = if args.password_stdin { Some(typed()?) } else { None };
+    let password = if args.password_stdin {
+        place.session("user create --password-stdin")?;
+        Some(typed()?)
+    } else {
+        None
+    };
     let role = args.admin.then(|| "admin".into());
     let (email, name, scope, api_access) = (args.email, args.name, args.scope, args.api_access);
-    let made = session.create_user(NewUser { email, name, scope, password, api_access, role }).await?;
+    let made = place.create_user(NewUser { email, name, scope, password, api_access, role }).await?;
     console.note(format_args!("user {} created: {}", made.user.id, printable(&made.user.body.email)));
     tell(&made, output, console)
 }
 
-async fn update<S: Store>(
+async fn update(
     who: &str,
     patch: UserPatch,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let user = session.find_user(who).await?;
-    let changed = session.update_user(&user.id, &patch).await?;
+    let user = place.find_user(who).await?;
+    let changed = place.update_user(&user.id, &patch).await?;
     let what = if changed.changed { "changed" } else { "like that already" };
     console.note(format_args!("user {} {what}", printable(&changed.user.body.email)));
     tell(&changed, output, console)
 }
 
-async fn set_state<S: Store>(
+async fn set_state(
     who: &WhoArgs,
     state: UserState,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    update(&who.user, UserPatch { state: Some(state), ..UserPatch::default() }, session, output, console).await
+    update(&who.user, UserPatch { state: Some(state), ..UserPatch::default() }, place, output, console).await
 }
 
 /// A password from standard input: on a command line, others would see it.

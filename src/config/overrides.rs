@@ -12,7 +12,7 @@ use super::suggest::{belongs_under, did_you_mean, nearest};
 /// What the names of our environment variables begin with.
 const PREFIX: &str = "KEYWARD_";
 /// Variables with that prefix that are no options.
-const NO_OPTIONS: [&str; 2] = ["KEYWARD_CONFIG", "KEYWARD_REQUIRE_TOOLS"];
+const NO_OPTIONS: [&str; 3] = ["KEYWARD_API_KEY", "KEYWARD_CONFIG", "KEYWARD_REQUIRE_TOOLS"];
 
 /// What is given beside the config file. A flag goes before a variable, a variable before the file.
 #[derive(Clone, Default)]
@@ -149,6 +149,7 @@ mod tests {
             ("KEYWARD_PROXY__LISTEN", true),
             ("KEYWARD_STORE", true),
             ("KEYWARD_PROXY_LISTEN", true),
+            ("KEYWARD_API_KEY", false),
             ("KEYWARD_CONFIG", false),
             ("KEYWARD_REQUIRE_TOOLS", false),
             ("KEYWARD_PORT", false),

@@ -23,12 +23,6 @@ pub struct Everything {
 }
 
 impl Everything {
-    /// Whether a key without a scope, or within this one, can work at all.
-    pub fn is_active(&self, scope: Option<&Scope>) -> bool {
-        let works = |scope: &Scope| self.scopes.get(scope).is_some_and(|s| s.body.state == ScopeState::Active);
-        scope.is_none_or(|scope| with_all_above(scope).iter().all(works))
-    }
-
     fn take(&mut self, record: Record) {
         let Some(json) = record.body else { return };
         match Body::parse(&record.id, &json) {

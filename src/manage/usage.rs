@@ -1,6 +1,6 @@
 //! How often keys are used, by each of their values: what is worth knowing before an old value ends.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Session};
 use crate::auth::grant::Timestamp;
@@ -9,22 +9,22 @@ use crate::store::ledger::Ledger;
 use crate::store::ledger::usage::Usage;
 
 /// The uses of a key, by its values.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyUsage {
     /// The key.
     pub key: Box<str>,
     /// Requests that it was good for, with values that are gone too.
     pub count: u64,
     /// When it was used last, to the minute.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
     /// Its values, the oldest first, where one key was asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<ValueUsage>,
 }
 
 /// The uses of one value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueUsage {
     /// What may be shown of it.
     pub hint: Option<String>,

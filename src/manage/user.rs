@@ -89,7 +89,7 @@ impl<S: Store> Session<S> {
         let record = self.store.get(&reservation).await?.1.and_then(|record| record.body);
         match record.map(|json| Body::parse(&reservation, &json)).transpose()? {
             Some(Body::Unique(UniqueBody { holder: Subject::User(id), .. })) => self.user(&id).await,
-            Some(_) | None => Err(Failure::NotFound(reservation)),
+            Some(_) | None => Err(Failure::NotFound(RecordId::new(Kind::User, &email.0))),
         }
     }
 

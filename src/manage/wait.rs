@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::ledger::nodes::Node;
 use crate::store::ledger::{Ledger, LedgerError};
@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_millis(10);
 const LATER: Duration = Duration::from_millis(100);
 
 /// How far the nodes are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waited {
     /// How many have applied the revision.
     pub applied: usize,
@@ -21,7 +21,7 @@ pub struct Waited {
     /// How long it took, in milliseconds.
     pub ms: u64,
     /// Those that have not applied it, as far as anybody knows.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub laggards: Vec<Node>,
 }
 

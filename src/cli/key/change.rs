@@ -8,10 +8,9 @@ use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::flags::{Env, end};
-use crate::manage::Session;
+use crate::cli::place::Place;
 use crate::manage::key::{Changed, Patch};
 use crate::manage::values::{Expiry, KeyName, Net, RateLimit, UserName};
-use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,13 +94,13 @@ impl Changes {
 }
 
 /// Changes what a key is.
-pub(super) async fn update<S: Store>(
+pub(super) async fn update(
     args: UpdateArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let changed = session.update_key(&args.id, &args.changes.patch(session.now)?, None).await?;
+    let changed = place.update_key(&args.id, &args.changes.patch(place.now())?).await?;
     tell(&changed, output, console)
 }
 
@@ -114,13 +113,13 @@ pub(super) struct StateChange {
 }
 
 /// Disables or enables a key.
-pub(super) async fn set_state<S: Store>(
+pub(super) async fn set_state(
     StateChange { id, state }: StateChange,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let changed = session.set_key_state(&id, state, None, None).await?;
+    let changed = place.set_key_state(&id, state, None).await?;
     tell(&changed, output, console)
 }
 

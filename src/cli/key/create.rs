@@ -11,10 +11,10 @@ use crate::auth::scope::Scope;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::flags::{Env, end};
+use crate::cli::place::Place;
+use crate::manage::Stored;
 use crate::manage::key::{Draft, NewKey};
 use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, RoleName, UserName};
-use crate::manage::{Session, Stored};
-use crate::store::Store;
 use crate::store::record::KeyBody;
 
 const EXAMPLES: &str = "\
@@ -98,13 +98,13 @@ impl CreateArgs {
 }
 
 /// Makes a key in the store.
-pub(crate) async fn run<S: Store>(
+pub(crate) async fn run(
     args: CreateArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let created = session.create_key(args.key(session.now)?).await?;
+    let created = place.create_key(args.key(place.now())?).await?;
     for scope in &created.scopes {
         console.note(format_args!("scope {scope} created"));
     }

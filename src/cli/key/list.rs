@@ -5,36 +5,32 @@ use serde::Serialize;
 use crate::auth::grant::{State, Timestamp};
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
-use crate::manage::{Everything, Session, Stored, StoredSecret};
-use crate::store::Store;
-use crate::store::record::KeyBody;
+use crate::cli::place::{Listing, Place};
+use crate::manage::Stored;
+use crate::store::record::{KeyBody, SecretBody};
 
 /// Shows all keys.
-pub(super) async fn all<S: Store>(
-    session: &Session<S>,
-    output: Output,
-    console: &mut Console<'_>,
-) -> Result<Exit, Failure> {
-    let everything = session.everything().await?;
+pub(super) async fn all(place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let listing = place.listing().await?;
     match output {
-        Output::Json => console.json_array(everything.keys.iter())?,
+        Output::Json => console.json_array(listing.keys.iter())?,
         Output::Table => {
             let headers = ["ID", "NAME", "STATE", "ACCESS", "ENV", "SCOPE", "IPS", "LIMIT", "EXPIRES", "CREATED"];
-            console.table(headers, everything.keys.iter().map(|key| row(key, &everything, session.now)))?;
+            console.table(headers, listing.keys.iter().map(|key| row(key, &listing, place.now())))?;
         }
     }
-    for why in &everything.unreadable {
+    for why in &listing.unreadable {
         console.note(format_args!("warning: {}; it grants nothing", printable(why)));
     }
     Ok(Exit::Ok)
 }
 
-fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [String; 10] {
+fn row(key: &Stored<KeyBody>, listing: &Listing, now: Timestamp) -> [String; 10] {
     let body = &key.body;
     [
         key.id.to_string(),
         printable(&body.name),
-        standing(body, everything, now).to_owned(),
+        standing(body, listing, now).to_owned(),
         body.access.label().to_owned(),
         body.env.label().to_owned(),
         scope(body),
@@ -46,11 +42,11 @@ fn row(key: &Stored<KeyBody>, everything: &Everything, now: Timestamp) -> [Strin
 }
 
 /// Whether a key works now, and if not, why. An expiry or a suspended scope is no state of the key's own.
-fn standing(body: &KeyBody, everything: &Everything, now: Timestamp) -> &'static str {
+fn standing(body: &KeyBody, listing: &Listing, now: Timestamp) -> &'static str {
     match body.state {
         State::Disabled | State::Revoked => body.state.label(),
         State::Active if body.expires_at.is_some_and(|end| end <= now) => "expired",
-        State::Active if !everything.is_active(body.scope.as_ref()) => "suspended",
+        State::Active if !listing.is_active(body.scope.as_ref()) => "suspended",
         State::Active => body.state.label(),
     }
 }
@@ -92,8 +88,8 @@ struct SecretView<'s> {
     not_after: Option<Timestamp>,
 }
 
-impl<'s> From<&'s StoredSecret> for SecretView<'s> {
-    fn from(StoredSecret { body, .. }: &'s StoredSecret) -> Self {
+impl<'s> From<&'s SecretBody> for SecretView<'s> {
+    fn from(body: &'s SecretBody) -> Self {
         Self {
             hint: body.hint.as_deref(),
             shape: body.shape.as_deref(),
@@ -104,9 +100,9 @@ impl<'s> From<&'s StoredSecret> for SecretView<'s> {
 }
 
 /// Shows one key.
-pub(super) async fn one<S: Store>(
+pub(super) async fn one(
     id: &str,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
@@ -116,8 +112,8 @@ pub(super) async fn one<S: Store>(
         key: &'k Stored<KeyBody>,
         secrets: Vec<SecretView<'k>>,
     }
-    let key = session.key(id).await?;
-    let secrets = session.secrets_of(id).await?;
+    let key = place.key(id).await?;
+    let secrets = place.values_of(id).await?;
     let secrets = secrets.iter().map(SecretView::from).collect();
     match output {
         Output::Json => console.json(&WithSecrets { key: &key, secrets })?,

@@ -9,10 +9,9 @@ use super::change::{changed, named};
 use crate::auth::grant::State;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
-use crate::manage::wait::{Waited, applied_everywhere};
-use crate::manage::{Session, Stored};
-use crate::store::Store;
-use crate::store::ledger::Ledger;
+use crate::cli::place::Place;
+use crate::manage::Stored;
+use crate::manage::wait::Waited;
 use crate::store::record::KeyBody;
 
 const EXAMPLES: &str = "\
@@ -47,9 +46,9 @@ enum Who {
 }
 
 /// Revokes a key, and waits if that is wanted.
-pub(super) async fn run<S: Store + Ledger>(
+pub(super) async fn run(
     args: RevokeArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
@@ -59,10 +58,14 @@ pub(super) async fn run<S: Store + Ledger>(
         key: &'k Stored<KeyBody>,
         wait: &'k Waited,
     }
-    let change = session.set_key_state(&args.id, State::Revoked, args.reason.as_deref(), None).await?;
+    let RevokeArgs { id, reason, wait, timeout } = args;
+    let Some(Who::All) = wait else {
+        let change = place.set_key_state(&id, State::Revoked, reason.as_deref()).await?;
+        changed(&change, console);
+        return named(&change, output, console);
+    };
+    let (change, waited) = place.revoke_everywhere(&id, reason.as_deref(), timeout).await?;
     changed(&change, console);
-    let Some(Who::All) = args.wait else { return named(&change, output, console) };
-    let waited = applied_everywhere(&session.store, change.key().revision, args.timeout).await?;
     match output {
         Output::Table => {}
         Output::Json => console.json(&WithWait { key: change.key(), wait: &waited })?,

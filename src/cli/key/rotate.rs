@@ -5,10 +5,9 @@ use clap::Args;
 use super::create::print_value;
 use crate::cli::console::{Console, Output};
 use crate::cli::exit::{Exit, Failure};
-use crate::manage::Session;
+use crate::cli::place::Place;
 use crate::manage::rotate::Rotated;
 use crate::manage::values::Grace;
-use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,17 +28,18 @@ pub(crate) struct RotateArgs {
 }
 
 /// Gives a key a new value.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     args: RotateArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let end = args.retire_others_after.map(|grace| session.now.plus(grace.0));
-    let Rotated { key, secret, others } = session.rotate_key(&args.id, end).await?;
+    let end = args.retire_others_after.map(|grace| place.now().plus(grace.0));
+    let after = args.retire_others_after.map(|grace| grace.0);
+    let Rotated { key, secret, others } = place.rotate_key(&args.id, after).await?;
     print_value(&key, secret.reveal(), output, console)?;
     let until = match end {
-        Some(end) if end <= session.now => "no more".to_owned(),
+        Some(end) if end <= place.now() => "no more".to_owned(),
         Some(end) => format!("until {end}"),
         None => "as long as the key".to_owned(),
     };

@@ -80,6 +80,12 @@ pub enum Changed {
 }
 
 impl Changed {
+    /// What became of a key that was so, and is so now.
+    pub fn between(before: &Stored<KeyBody>, key: Stored<KeyBody>) -> Self {
+        let (_, fields) = difference(&before.body, &key.body);
+        if fields.is_empty() { Self::No(key) } else { Self::Yes { key, fields } }
+    }
+
     /// The key as it is now.
     pub fn key(&self) -> &Stored<KeyBody> {
         match self {

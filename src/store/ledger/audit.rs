@@ -1,6 +1,6 @@
 //! The audit: one line for each revision, written in the transaction of the change that it tells of.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Ledger, LedgerError};
@@ -45,7 +45,7 @@ pub struct Line {
 }
 
 /// A line as it is read.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The revision that it tells of.
     pub revision: u64,

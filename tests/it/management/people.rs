@@ -28,7 +28,7 @@ fn b4_to_b7_api_access_is_given_and_taken_by_an_admin() {
         assert_eq!(stage.opens(&key), status, "B7: {patch}");
     }
     assert_eq!(stage.result("GET", "/v2/users", "")[0]["id"], json!(id));
-    assert_eq!(stage.result("DELETE", &target, ""), json!({}));
+    assert_eq!(stage.result("DELETE", &target, ""), json!({ "keys": [id] }));
     assert_eq!((stage.opens(&key), stage.ask("GET", &target, "").status), (401, 404));
 }
 

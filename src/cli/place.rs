@@ -1,0 +1,237 @@
+//! Where a change is made: in a store that this machine reaches, or by a server's management API. Commands are written once, for
+//! either; what only a store can do is asked of [`Place::session`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::exit::Failure;
+use crate::auth::grant::{State, Timestamp};
+use crate::auth::scope::Scope;
+use crate::manage::key::{Changed, Created, NewKey, Patch};
+use crate::manage::role::NewRole;
+use crate::manage::rotate::Rotated;
+use crate::manage::scope::CreatedScope;
+use crate::manage::usage::KeyUsage;
+use crate::manage::user::{NewUser, UserChanged, UserPatch};
+use crate::manage::wait::{Waited, applied_everywhere};
+use crate::manage::{Session, Stored, with_all_above};
+use crate::store::Store;
+use crate::store::ledger::Ledger;
+use crate::store::ledger::audit::{self, Entry, Filter, Order};
+use crate::store::ledger::nodes::Node;
+use crate::store::record::{BindingBody, KeyBody, RoleBody, ScopeBody, ScopeState, SecretBody, Subject, UserBody};
+
+/// Keys, and what says whether they work.
+pub(super) struct Listing {
+    /// The keys, in the order of their ids.
+    pub(super) keys: Vec<Stored<KeyBody>>,
+    /// The scopes, those above before those below.
+    pub(super) scopes: BTreeMap<Scope, Stored<ScopeBody>>,
+    /// What could not be read, and why.
+    pub(super) unreadable: Vec<String>,
+}
+
+impl Listing {
+    /// Whether a key without a scope, or within this one, can work at all.
+    pub(super) fn is_active(&self, scope: Option<&Scope>) -> bool {
+        let works = |scope: &Scope| self.scopes.get(scope).is_some_and(|s| s.body.state == ScopeState::Active);
+        scope.is_none_or(|scope| with_all_above(scope).iter().all(works))
+    }
+}
+
+/// What commands do, wherever it is done. Every method fails as the store or the server says.
+pub(super) trait Place {
+    /// The store, if that is where it is done.
+    type Store: Store + Ledger;
+
+    /// When it is done.
+    fn now(&self) -> Timestamp;
+
+    /// The store itself, for what a server does not do: `what` is that.
+    fn session(&self, what: &str) -> Result<&Session<Self::Store>, Failure>;
+
+    async fn listing(&self) -> Result<Listing, Failure>;
+    async fn key(&self, id: &str) -> Result<Stored<KeyBody>, Failure>;
+    /// What may be shown of a key's values, in the order in which they were made.
+    async fn values_of(&self, id: &str) -> Result<Vec<SecretBody>, Failure>;
+    async fn create_key(&self, new: NewKey) -> Result<Created, Failure>;
+    async fn update_key(&self, id: &str, patch: &Patch) -> Result<Changed, Failure>;
+    async fn set_key_state(&self, id: &str, state: State, reason: Option<&str>) -> Result<Changed, Failure>;
+    /// The same for the end of a key, and waits until that holds everywhere, or so long.
+    async fn revoke_everywhere(
+        &self,
+        id: &str,
+        reason: Option<&str>,
+        limit: Duration,
+    ) -> Result<(Changed, Waited), Failure>;
+    async fn rotate_key(&self, id: &str, retire_others_after: Option<Duration>) -> Result<Rotated, Failure>;
+
+    async fn scopes(&self) -> Result<BTreeMap<Scope, Stored<ScopeBody>>, Failure>;
+    async fn create_scope(&self, scope: &Scope) -> Result<CreatedScope, Failure>;
+    async fn set_scope_state(&self, scope: &Scope, state: ScopeState) -> Result<(Stored<ScopeBody>, bool), Failure>;
+
+    async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure>;
+    async fn find_user(&self, address_or_id: &str) -> Result<Stored<UserBody>, Failure>;
+    async fn create_user(&self, new: NewUser) -> Result<UserChanged, Failure>;
+    async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure>;
+    /// Returns the keys that went with them.
+    async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure>;
+    /// Returns the ticket of the link.
+    async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure>;
+
+    async fn roles(&self) -> Result<Vec<Stored<RoleBody>>, Failure>;
+    async fn put_role(&self, new: NewRole, replace: bool) -> Result<Stored<RoleBody>, Failure>;
+    async fn delete_role(&self, name: &str) -> Result<(), Failure>;
+    async fn bindings(&self) -> Result<Vec<Stored<BindingBody>>, Failure>;
+    async fn bind(&self, subject: Subject, role: &str, scope: Option<Scope>) -> Result<Stored<BindingBody>, Failure>;
+    async fn unbind(&self, id: &str) -> Result<Stored<BindingBody>, Failure>;
+
+    async fn usage(&self) -> Result<Vec<KeyUsage>, Failure>;
+    async fn usage_of(&self, key: &str) -> Result<KeyUsage, Failure>;
+    /// The newest entries of the audit that are wanted, from before a revision.
+    async fn entries(&self, filter: &Filter, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, Failure>;
+    async fn nodes(&self) -> Result<Vec<Node>, Failure>;
+    async fn forget(&self, node: &str) -> Result<(), Failure>;
+}
+
+impl<S: Store + Ledger> Place for Session<S> {
+    type Store = S;
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn session(&self, _: &str) -> Result<&Self, Failure> {
+        Ok(self)
+    }
+
+    async fn listing(&self) -> Result<Listing, Failure> {
+        let everything = self.everything().await?;
+        Ok(Listing { keys: everything.keys, scopes: everything.scopes, unreadable: everything.unreadable })
+    }
+
+    async fn key(&self, id: &str) -> Result<Stored<KeyBody>, Failure> {
+        Ok(self.key(id).await?)
+    }
+
+    async fn values_of(&self, id: &str) -> Result<Vec<SecretBody>, Failure> {
+        Ok(self.secrets_of(id).await?.into_iter().map(|secret| secret.body).collect())
+    }
+
+    async fn create_key(&self, new: NewKey) -> Result<Created, Failure> {
+        Ok(self.create_key(new).await?)
+    }
+
+    async fn update_key(&self, id: &str, patch: &Patch) -> Result<Changed, Failure> {
+        Ok(self.update_key(id, patch, None).await?)
+    }
+
+    async fn set_key_state(&self, id: &str, state: State, reason: Option<&str>) -> Result<Changed, Failure> {
+        Ok(self.set_key_state(id, state, reason, None).await?)
+    }
+
+    async fn revoke_everywhere(
+        &self,
+        id: &str,
+        reason: Option<&str>,
+        limit: Duration,
+    ) -> Result<(Changed, Waited), Failure> {
+        let changed = self.set_key_state(id, State::Revoked, reason, None).await?;
+        let waited = applied_everywhere(&self.store, changed.key().revision, limit).await?;
+        Ok((changed, waited))
+    }
+
+    async fn rotate_key(&self, id: &str, retire_others_after: Option<Duration>) -> Result<Rotated, Failure> {
+        Ok(self.rotate_key(id, retire_others_after.map(|after| self.now.plus(after))).await?)
+    }
+
+    async fn scopes(&self) -> Result<BTreeMap<Scope, Stored<ScopeBody>>, Failure> {
+        Ok(self.everything().await?.scopes)
+    }
+
+    async fn create_scope(&self, scope: &Scope) -> Result<CreatedScope, Failure> {
+        Ok(self.create_scope(scope).await?)
+    }
+
+    async fn set_scope_state(&self, scope: &Scope, state: ScopeState) -> Result<(Stored<ScopeBody>, bool), Failure> {
+        Ok(self.set_scope_state(scope, state).await?)
+    }
+
+    async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure> {
+        Ok(self.users().await?)
+    }
+
+    async fn find_user(&self, address_or_id: &str) -> Result<Stored<UserBody>, Failure> {
+        Ok(self.find_user(address_or_id).await?)
+    }
+
+    async fn create_user(&self, new: NewUser) -> Result<UserChanged, Failure> {
+        Ok(self.create_user(new).await?)
+    }
+
+    async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure> {
+        Ok(self.update_user(id, patch).await?)
+    }
+
+    async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure> {
+        Ok(self.delete_user(id).await?)
+    }
+
+    async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure> {
+        Ok(Zeroizing::new(self.create_link(id, lifetime).await?.reveal().to_owned()))
+    }
+
+    async fn roles(&self) -> Result<Vec<Stored<RoleBody>>, Failure> {
+        Ok(self.roles().await?)
+    }
+
+    async fn put_role(&self, new: NewRole, replace: bool) -> Result<Stored<RoleBody>, Failure> {
+        Ok(self.put_role(new, replace).await?)
+    }
+
+    async fn delete_role(&self, name: &str) -> Result<(), Failure> {
+        Ok(self.delete_role(name).await?)
+    }
+
+    async fn bindings(&self) -> Result<Vec<Stored<BindingBody>>, Failure> {
+        Ok(self.bindings().await?)
+    }
+
+    async fn bind(&self, subject: Subject, role: &str, scope: Option<Scope>) -> Result<Stored<BindingBody>, Failure> {
+        Ok(self.bind(subject, role, scope).await?)
+    }
+
+    async fn unbind(&self, id: &str) -> Result<Stored<BindingBody>, Failure> {
+        Ok(self.unbind(id).await?)
+    }
+
+    async fn usage(&self) -> Result<Vec<KeyUsage>, Failure> {
+        Ok(self.usage().await?)
+    }
+
+    async fn usage_of(&self, key: &str) -> Result<KeyUsage, Failure> {
+        Ok(self.usage_of(key).await?)
+    }
+
+    async fn entries(&self, filter: &Filter, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, Failure> {
+        let mut entries = Vec::new();
+        let take = |entry, _: &_| {
+            entries.push(entry);
+            Ok::<_, Failure>(entries.len() < limit)
+        };
+        if limit > 0 {
+            audit::read(&self.store, Order::NewestFirst, before, filter, take).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, Failure> {
+        Ok(self.store.nodes().await?)
+    }
+
+    async fn forget(&self, node: &str) -> Result<(), Failure> {
+        Ok(self.store.forget(node).await?)
+    }
+}
