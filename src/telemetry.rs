@@ -9,7 +9,11 @@ use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{registry, reload};
 
 pub use self::access_log::AccessLogger;
 
@@ -75,21 +79,16 @@ impl Logs {
 
     /// Sends what the program itself has to say the same way. Only the first call of a process counts.
     pub fn install(&self, config: &Config) {
-        let lines = tracing_subscriber::fmt().with_env_filter(filter(&config.level)).with_writer(self.lines.clone());
-        let lines = lines.with_ansi(false);
-        // A second subscriber in one process is refused; the first one then keeps all lines.
-        match self.access.format() {
-            LogFormat::Text => {
-                let lines = lines.with_filter_reloading();
-                let level = lines.reload_handle();
-                let _ = lines.try_init().map(|()| self.level.changed_by(move |filter| level.reload(filter)));
-            }
+        let (filter, level) = reload::Layer::new(filter(&config.level));
+        let (all, lines) = (registry().with(filter), layer().with_writer(self.lines.clone()).with_ansi(false));
+        let installed = match self.access.format() {
+            LogFormat::Text => all.with(lines).try_init(),
             LogFormat::Auto | LogFormat::Json => {
-                let lines = lines.json().flatten_event(true).with_current_span(false).with_filter_reloading();
-                let level = lines.reload_handle();
-                let _ = lines.try_init().map(|()| self.level.changed_by(move |filter| level.reload(filter)));
+                all.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
             }
-        }
+        };
+        // A second subscriber in one process is refused; the first one then keeps all lines.
+        let _ = installed.map(|()| self.level.changed_by(move |filter| level.reload(filter)));
     }
 
     /// What may change while it runs.
@@ -107,10 +106,10 @@ impl Logs {
 #[derive(Clone, Default)]
 pub struct Level(Arc<OnceLock<Box<SetFilter>>>);
 
-type SetFilter = dyn Fn(EnvFilter) + Send + Sync;
+type SetFilter = dyn Fn(Targets) + Send + Sync;
 
 impl Level {
-    fn changed_by(&self, set: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static) {
+    fn changed_by(&self, set: impl Fn(Targets) -> Result<(), reload::Error> + Send + Sync + 'static) {
         // It fails only where there is no subscriber any more, and so nobody to hear it.
         let _ = self.0.set(Box::new(move |filter| drop(set(filter))));
     }
@@ -125,8 +124,9 @@ impl Level {
 
 /// What is no filter was refused when the config was read. The library of HTTP/2 warns of each connection that it gives up,
 /// and anybody can make any number of those: it is heard only where the config asks for it by name.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::try_new(format!("h2=error,{level}")).unwrap_or_else(|_| EnvFilter::new("h2=error,info"))
+fn filter(level: &str) -> Targets {
+    let quiet = |level: &str| format!("h2=error,{level}").parse();
+    quiet(level).unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO))
 }
 
 /// Counts log lines that did not fit into the queue.

@@ -105,6 +105,10 @@ impl Snapshot {
                 }
             }
         }
+        if answer == Answer::Everything {
+            // What it has kept of the file is not read again.
+            self.lease.connection().execute_batch("pragma shrink_memory")?;
+        }
         Ok(())
     }
 
