@@ -13,7 +13,7 @@ use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
 use super::keys::{precondition_failed, scope};
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
-use crate::auth::grant::Timestamp;
+use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::manage::authority::permissions_of;
@@ -97,13 +97,18 @@ fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
     if !authority.may(permission, user.body.scope.as_ref()) {
         return Err(Trouble::forbidden("this user is outside of what you may change"));
     }
-    if !authority.includes(&held_by(&Subject::User(user.id.clone()), &request.api.index)) {
-        return Err(Trouble::forbidden("this user may do more than you"));
-    }
     match request.if_match()? {
         Some(expected) if expected != user.revision => Err(precondition_failed()),
         Some(_) | None => Ok(user),
     }
+}
+
+/// Whoever changes somebody could become them, and so must have all that they have. Not whoever only takes away: else a role
+/// that somebody else has given would shield a user from those who look after the account.
+fn may_become(request: &Request<'_>, user: &Stored<UserBody>) -> Result<(), Trouble> {
+    let held = held_by(&Subject::User(user.id.clone()), &request.api.index);
+    let includes = request.caller.authority.includes(&held);
+    if includes { Ok(()) } else { Err(Trouble::forbidden("this user may do more than you")) }
 }
 
 /// One user.
@@ -167,6 +172,9 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     };
     attributes.finish()?;
     let user = seen_user(request)?;
+    if !patch.only_takes() {
+        may_become(request, &user)?;
+    }
     if let Some(scope) = &patch.scope
         && !request.caller.authority.may(Permission::UsersWrite, scope.as_ref())
     {
@@ -180,6 +188,7 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
 pub(super) async fn delete_user(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
     let user = seen_user(request)?;
+    may_become(request, &user)?;
     let keys = request.session().delete_user(&user.id).await?;
     let answer = gone(request, &RecordId::new(Kind::User, &user.id)).await?;
     Ok(Answer { result: json!({ "keys": keys }).to_string(), ..answer })
@@ -195,6 +204,7 @@ pub(super) async fn create_link(request: &Request<'_>) -> Result<Answer, Trouble
     });
     attributes.finish()?;
     let user = seen_user(request)?;
+    may_become(request, &user)?;
     let lifetime = lifetime.unwrap_or(LINK);
     let ticket = request.session().create_link(&user.id, lifetime).await?;
     Answer::of(&json!({ "ticket": ticket.reveal(), "expires_at": request.now.plus(lifetime) }))
@@ -418,7 +428,22 @@ pub(super) fn list_bindings(request: &Request<'_>) -> Result<Answer, Trouble> {
     Answer::list(&bindings.iter().map(BindingView::from).collect::<Vec<_>>(), next)
 }
 
-/// Gives somebody a role.
+/// Where somebody acts whom the caller may see. Who may not be seen is not there.
+fn scope_of(request: &Request<'_>, subject: &Subject) -> Result<Option<Scope>, Trouble> {
+    let (found, permission, what) = match subject {
+        Subject::User(id) => {
+            (request.api.index.stored_user(id).map(|user| user.body.scope), Permission::UsersRead, "user")
+        }
+        Subject::Key(id) => {
+            let key = request.api.index.key(id).filter(|key| key.body.state != State::Revoked);
+            (key.map(|key| key.body.scope), Permission::KeysRead, "key")
+        }
+    };
+    let seen = found.filter(|scope| request.caller.authority.may(permission, scope.as_ref()));
+    seen.ok_or_else(|| Trouble::not_found(what))
+}
+
+/// Gives somebody a role: where they act themselves, if nothing is said.
 pub(super) async fn create_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
     let mut attributes = request.attributes()?;
@@ -429,7 +454,8 @@ pub(super) async fn create_binding(request: &Request<'_>) -> Result<Answer, Trou
     let scope = attributes.nullable("scope", scope);
     attributes.finish()?;
     let (Some(subject), Some(role)) = (subject, role) else { return Err(Trouble::not_found("attribute")) };
-    let scope = scope.unwrap_or_else(|| request.caller.scope.clone());
+    let theirs = scope_of(request, &subject)?;
+    let scope = scope.unwrap_or(theirs);
     if !request.caller.authority.may(Permission::BindingsWrite, scope.as_ref()) {
         return Err(Trouble::forbidden("you may not give roles there"));
     }

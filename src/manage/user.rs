@@ -270,6 +270,13 @@ impl<S: Store> Session<S> {
 }
 
 impl UserPatch {
+    /// Whether nobody may do anything after it that they may not do before.
+    pub fn only_takes(&self) -> bool {
+        let Self { email, name, scope, state, api_access } = self;
+        let gives = *state == Some(UserState::Active) || *api_access == Some(true);
+        email.is_none() && name.is_none() && scope.is_none() && !gives
+    }
+
     fn apply(&self, body: &mut UserBody) {
         if let Some(email) = &self.email {
             body.email.clone_from(&email.0);

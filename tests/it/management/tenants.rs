@@ -1,0 +1,59 @@
+//! What the admin of one organization cannot do to another, and nobody can do who has a part of an admin's permissions.
+
+use serde_json::{Value, json};
+
+use super::{Stage, refusal};
+use crate::support::Key;
+
+impl Stage {
+    /// Gives a key a role.
+    #[track_caller]
+    fn bind(&self, key: &Key, role: &str, scope: Value) {
+        let body = json!({ "subject": format!("key:{}", key.id), "role": role, "scope": scope });
+        self.result("POST", "/v2/bindings", &body.to_string());
+    }
+
+    /// A key that is the admin of an organization.
+    #[track_caller]
+    fn admin_of(&self, organization: &str) -> Key {
+        let scope = json!(format!("organization:{organization}"));
+        let key = self.create(organization, json!({ "scope": scope }));
+        self.bind(&key, "admin", scope);
+        key
+    }
+}
+
+fn id(value: &Value) -> String {
+    value["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn nobody_shields_who_belongs_to_somebody_else() {
+    let stage = Stage::new();
+    let (acme, other) = (stage.admin_of("acme"), stage.admin_of("other"));
+    let ask = |who: &Key, method: &str, target: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        stage.keyward.manage(who, method, target, &body)
+    };
+    let bob = ask(&other, "POST", "/v2/users", json!({ "email": "bob@other.example" })).json()["result"].take();
+    let bob = id(&bob);
+    // What the admin of another organization may not see is not there: no role for it, and no word on whether it exists.
+    let missing = (404, vec!["not_found".to_owned()]);
+    for subject in [format!("user:{bob}"), "user:nobody".to_owned(), format!("key:{}", other.id)] {
+        let body = json!({ "subject": subject, "role": "member", "scope": "organization:acme" });
+        assert_eq!(refusal(&ask(&acme, "POST", "/v2/bindings", body)), missing, "{subject}");
+    }
+    // And if somebody who may has given a role elsewhere, those who look after the account can still take all away.
+    let body = json!({ "subject": format!("user:{bob}"), "role": "member", "scope": "organization:acme" });
+    stage.result("POST", "/v2/bindings", &body.to_string());
+    let target = format!("/v2/users/{bob}");
+    for (patch, status) in [
+        (json!({ "email": "eve@other.example" }), 403),
+        (json!({ "state": "suspended" }), 200),
+        (json!({ "api_access": false }), 200),
+        (json!({ "state": "active" }), 403),
+        (json!({ "state": "suspended", "name": "Bob" }), 403),
+    ] {
+        assert_eq!(ask(&other, "PATCH", &target, patch.clone()).status, status, "{patch}");
+    }
+}
