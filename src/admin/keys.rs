@@ -145,12 +145,8 @@ pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     if !authority.may(request.operation.permission, key.body.scope.as_ref()) {
         return Err(Trouble::forbidden("this key is outside of what you may change"));
     }
-    // Whoever gives a key a new value has that value.
     if request.operation.permission == Permission::KeysWrite {
-        let held = held_by(&Subject::Key(key.id.clone()), &request.api.index).within(key.body.scope.as_ref());
-        if !authority.includes(&held) {
-            return Err(Trouble::forbidden("this key may manage more than you"));
-        }
+        may_become(request, &key.id, key.body.scope.as_ref())?;
     }
     Ok(key)
 }
@@ -170,6 +166,13 @@ fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
             == [true; 2]
     };
     request.api.index.key(&request.id).filter(may).ok_or_else(|| Trouble::not_found("key"))
+}
+
+/// Whoever gives a key a new value has that value, and so must have all that the key may manage where it acts, or shall act.
+fn may_become(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
+    let held = held_by(&Subject::Key(id.into()), &request.api.index).within(scope);
+    let includes = request.caller.authority.includes(&held);
+    if includes { Ok(()) } else { Err(Trouble::forbidden("this key may manage more than you")) }
 }
 
 /// One key.
@@ -264,10 +267,8 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut attempt = 1;
     let changed = loop {
         let key = seen(request)?;
-        if let Some(Some(scope)) = patch.scope.as_ref().map(Option::as_ref).map(Some)
-            && !request.caller.authority.may(Permission::KeysWrite, scope)
-        {
-            return Err(Trouble::forbidden("you may not move keys to that scope"));
+        if let Some(scope) = &patch.scope {
+            may_move(request, &key.id, scope.as_ref())?;
         }
         let expected = if_match.unwrap_or(key.revision);
         match request.session().update_key(&request.id, &patch, Some(expected)).await {
@@ -283,6 +284,14 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let key = changed.key();
     request.in_force(key.revision).await;
     Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision).after_change(key.revision))
+}
+
+/// Whether the caller may let a key act there.
+fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
+    if !request.caller.authority.may(Permission::KeysWrite, scope) {
+        return Err(Trouble::forbidden("you may not move keys to that scope"));
+    }
+    may_become(request, id, scope)
 }
 
 /// Somebody else was quicker than the caller, who wanted to know.

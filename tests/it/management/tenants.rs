@@ -57,3 +57,36 @@ fn nobody_shields_who_belongs_to_somebody_else() {
         assert_eq!(ask(&other, "PATCH", &target, patch.clone()).status, status, "{patch}");
     }
 }
+
+#[test]
+fn a_key_is_not_moved_to_where_it_would_manage_more_than_whoever_moves_it() {
+    let stage = Stage::new();
+    let (scope, other) = (json!("organization:acme"), json!("organization:other"));
+    // Its role is bound everywhere, and counts where it acts.
+    let wide = stage.create("wide", json!({ "scope": scope }));
+    stage.bind(&wide, "admin", json!(null));
+    stage.result("POST", "/v2/roles", r#"{"id":"keeper","permissions":["keys:read","keys:write"]}"#);
+    let mover = stage.admin_of("acme");
+    stage.create("there", json!({ "scope": other }));
+    let clerk = stage.create("clerk", json!({}));
+    stage.bind(&clerk, "admin", scope.clone());
+    stage.bind(&clerk, "keeper", other.clone());
+    let target = format!("/v2/keys/{}", wide.id);
+    let patch = |who: &Key, scope: &Value| {
+        let body = json!({ "scope": scope }).to_string();
+        stage.keyward.manage(who, "PATCH", &target, &body).status
+    };
+    // The clerk manages it, and could have its value; in the other organization it would be more than the clerk.
+    assert_eq!(stage.keyward.manage(&clerk, "POST", &format!("{target}/secrets"), "{}").status, 200);
+    assert_eq!(patch(&clerk, &other), 403);
+    assert_eq!(patch(&mover, &json!("organization:acme/project:p")), 200);
+    assert_eq!(patch(&stage.admin, &other), 200);
+}
+
+#[test]
+fn a_role_is_given_where_its_holder_acts_if_nothing_is_said() {
+    let stage = Stage::new();
+    let key = stage.create("in acme", json!({ "scope": "organization:acme" }));
+    let body = json!({ "subject": format!("key:{}", key.id), "role": "admin" }).to_string();
+    assert_eq!(stage.result("POST", "/v2/bindings", &body)["scope"], "organization:acme");
+}
