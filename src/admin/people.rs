@@ -143,6 +143,9 @@ pub(super) async fn create_user(request: &Request<'_>) -> Result<Answer, Trouble
     if !request.caller.authority.may(Permission::UsersWrite, scope.as_ref()) {
         return Err(Trouble::forbidden("you may not make users there"));
     }
+    if api_access {
+        may_give_access(request, scope.as_ref())?;
+    }
     if let Some(role) = &role {
         may_hand_on(request, &role.0, scope.as_ref())?;
     }
@@ -180,8 +183,19 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     {
         return Err(Trouble::forbidden("you may not move users there"));
     }
+    if patch.api_access == Some(true) {
+        may_give_access(request, patch.scope.as_ref().unwrap_or(&user.body.scope).as_ref())?;
+    }
     let made = request.session().update_user(&user.id, &patch).await?;
     changed(request, made).await
+}
+
+/// Whether the caller may let somebody use the API, who then has a key there.
+fn may_give_access(request: &Request<'_>, scope: Option<&Scope>) -> Result<(), Trouble> {
+    if request.caller.authority.may(Permission::KeysWrite, scope) {
+        return Ok(());
+    }
+    Err(Trouble::forbidden("with API access comes a key, and you may not make keys there"))
 }
 
 /// Deletes a user, and all keys of theirs.

@@ -21,6 +21,15 @@ impl Stage {
         self.bind(&key, "admin", scope);
         key
     }
+
+    /// A key with a role of its own, everywhere.
+    #[track_caller]
+    fn with_permissions(&self, name: &str, permissions: &[&str]) -> Key {
+        self.result("POST", "/v2/roles", &json!({ "id": name, "permissions": permissions }).to_string());
+        let key = self.create(name, json!({}));
+        self.bind(&key, name, json!(null));
+        key
+    }
 }
 
 fn id(value: &Value) -> String {
@@ -89,4 +98,20 @@ fn a_role_is_given_where_its_holder_acts_if_nothing_is_said() {
     let key = stage.create("in acme", json!({ "scope": "organization:acme" }));
     let body = json!({ "subject": format!("key:{}", key.id), "role": "admin" }).to_string();
     assert_eq!(stage.result("POST", "/v2/bindings", &body)["scope"], "organization:acme");
+}
+
+#[test]
+fn who_manages_people_alone_makes_no_keys_by_giving_them_access() {
+    let stage = Stage::new();
+    let clerk = stage.with_permissions("clerk", &["users:read", "users:write"]);
+    let ask = |method: &str, target: &str, body: Value| stage.keyward.manage(&clerk, method, target, &body.to_string());
+    let ann = json!({ "email": "ann@example.com", "api_access": true });
+    assert_eq!(refusal(&ask("POST", "/v2/users", ann)).0, 403);
+    let ann = ask("POST", "/v2/users", json!({ "email": "ann@example.com" })).json()["result"].take();
+    let target = format!("/v2/users/{}", id(&ann));
+    assert_eq!(refusal(&ask("PATCH", &target, json!({ "api_access": true }))).0, 403);
+    assert_eq!(ask("PATCH", &target, json!({ "name": "Ann" })).status, 200);
+    // What an admin has given, whoever manages people may take.
+    stage.result("PATCH", &target, r#"{"api_access":true}"#);
+    assert_eq!(ask("PATCH", &target, json!({ "api_access": false })).status, 200);
 }
