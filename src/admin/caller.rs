@@ -8,10 +8,10 @@ use http::header::HeaderName;
 
 use super::index::Index;
 use super::operation::Operation;
-use crate::auth::authority::{Authority, Permissions};
+use crate::auth::authority::{Authority, Permission, Permissions};
 use crate::auth::credential::Forms;
 use crate::auth::decision::{Denial, Denied};
-use crate::auth::grant::{Keys, ScopeIndex, Timestamp};
+use crate::auth::grant::{Environment, Keys, ScopeIndex, Timestamp};
 use crate::auth::route::{Class, ClassRule, Matched, Requirement, Rule};
 use crate::auth::scope::Scope;
 use crate::auth::{Facts, Locksmith, authorize};
@@ -30,6 +30,25 @@ pub(super) struct Caller {
     pub(super) scope: Option<Scope>,
     /// What they may do.
     pub(super) authority: Authority,
+    /// Their world: who comes from the sandbox changes nothing outside of it.
+    pub(super) env: Environment,
+}
+
+impl Caller {
+    /// Whether they may change what is of that world.
+    pub(super) fn reaches(&self, env: Environment) -> bool {
+        match self.env {
+            Environment::Live => true,
+            Environment::Test => env == Environment::Test,
+        }
+    }
+}
+
+/// What is left of authority in the sandbox: to look, and to change keys, of which there are some in the sandbox. People, roles
+/// and scopes are those of production.
+fn in_sandbox(authority: &Authority) -> Authority {
+    let keys = Permissions::of(&[Permission::KeysWrite, Permission::LeaksWrite]);
+    authority.looking().or(authority.and(&Authority::new(keys, None)))
 }
 
 /// A key may come in every form that a header has. Not in the query: what is there, is logged and remembered.
@@ -74,8 +93,11 @@ pub(super) fn authenticate(
         return Err(Denial::SuspendedScope.into());
     }
     let subject = Subject::Key(key);
-    let authority = authority_of(&subject, index, now);
-    Ok(Caller { actor: subject.to_string(), subject, scope, authority })
+    let (mut authority, env) = (authority_of(&subject, index, now), grant.environment);
+    if env == Environment::Test {
+        authority = in_sandbox(&authority);
+    }
+    Ok(Caller { actor: subject.to_string(), subject, scope, authority, env })
 }
 
 /// All that somebody's roles would give, whether or not they may use it now: who may change them must have it too, or could

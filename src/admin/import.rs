@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::api::Request;
 use super::envelope::{Answer, Trouble};
 use crate::auth::authority::Permission;
+use crate::auth::grant::Environment;
 use crate::auth::scope::Scope;
 use crate::manage::import::{Format, Importer, Rejection, Source, Terms};
 
@@ -39,6 +40,9 @@ struct View {
 /// Imports keys.
 pub(super) async fn import(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
+    if !request.caller.reaches(Environment::Live) {
+        return Err(Trouble::forbidden("a key of the sandbox imports nothing"));
+    }
     let format = format(request)?;
     let session = request.session();
     let not_rows = |why: String| Trouble::new(StatusCode::BAD_REQUEST, "invalid_rows", why);

@@ -146,6 +146,7 @@ pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
         return Err(Trouble::forbidden("this key is outside of what you may change"));
     }
     if request.operation.permission == Permission::KeysWrite {
+        may_touch(request, key.body.env)?;
         may_become(request, &key.id, key.body.scope.as_ref())?;
     }
     Ok(key)
@@ -166,6 +167,12 @@ fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
             == [true; 2]
     };
     request.api.index.key(&request.id).filter(may).ok_or_else(|| Trouble::not_found("key"))
+}
+
+/// Whether a key of that world is the caller's to make or to change.
+fn may_touch(request: &Request<'_>, env: Environment) -> Result<(), Trouble> {
+    let may = request.caller.reaches(env);
+    if may { Ok(()) } else { Err(Trouble::forbidden("a key of the sandbox changes nothing in production")) }
 }
 
 /// Whoever gives a key a new value has that value, and so must have all that the key may manage where it acts, or shall act.
@@ -225,7 +232,10 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     {
         return Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {} is kept for another key", id.0)));
     }
-    let (env, tags) = (env.unwrap_or(Environment::Live), tags.into_iter().map(|tag| tag.0).collect());
+    // In the world of the key that makes it, too.
+    let env = env.unwrap_or(request.caller.env);
+    may_touch(request, env)?;
+    let tags = tags.into_iter().map(|tag| tag.0).collect();
     let new = NewKey {
         id,
         user,
@@ -267,6 +277,9 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut attempt = 1;
     let changed = loop {
         let key = seen(request)?;
+        if let Some(env) = patch.env {
+            may_touch(request, env)?;
+        }
         if let Some(scope) = &patch.scope {
             may_move(request, &key.id, scope.as_ref())?;
         }

@@ -64,10 +64,10 @@ pub(super) async fn report(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 /// The key that a value opens, as far as the caller may report it.
 fn key_of(request: &Request<'_>, token: &str) -> Option<Box<str>> {
-    let (locksmith, index) = (&request.api.locksmith, &request.api.index);
+    let (locksmith, index, caller) = (&request.api.locksmith, &request.api.index, &request.caller);
     let digest = locksmith.format.parse(token.as_bytes())?.digest(&locksmith.pepper);
-    let key = index.key(&index.key_of(digest)?)?;
-    request.caller.authority.may(Permission::LeaksWrite, key.body.scope.as_ref()).then_some(key.id)
+    let key = index.key(&index.key_of(digest)?).filter(|key| caller.reaches(key.body.env))?;
+    caller.authority.may(Permission::LeaksWrite, key.body.scope.as_ref()).then_some(key.id)
 }
 
 /// As those write it who search public code: `token`, and `type`, `url` and `source` if they like.

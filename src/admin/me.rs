@@ -10,7 +10,7 @@ use super::caller::Caller;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, parsed, text};
 use super::sessions::{self, Jar, Token};
-use crate::auth::grant::Timestamp;
+use crate::auth::grant::{Environment, Timestamp};
 use crate::control::{Ask, Mounted};
 use crate::manage::authority::{View, authority_of};
 use crate::manage::password::Password;
@@ -102,7 +102,8 @@ impl Api {
         }
         let subject = Subject::User(user);
         let authority = authority_of(&subject, &*self.index, now);
-        Ok(Some(Caller { actor: subject.to_string(), subject, scope: body.scope, authority }))
+        let env = Environment::Live;
+        Ok(Some(Caller { actor: subject.to_string(), subject, scope: body.scope, authority, env }))
     }
 }
 

@@ -115,3 +115,44 @@ fn who_manages_people_alone_makes_no_keys_by_giving_them_access() {
     stage.result("PATCH", &target, r#"{"api_access":true}"#);
     assert_eq!(ask("PATCH", &target, json!({ "api_access": false })).status, 200);
 }
+
+#[test]
+fn a_key_of_the_sandbox_changes_nothing_in_production() {
+    let stage = Stage::new();
+    let sandbox = stage.create("sandbox", json!({ "env": "test" }));
+    stage.bind(&sandbox, "admin", json!(null));
+    let (live, test) = (stage.create("live", json!({})), stage.create("test", json!({ "env": "test" })));
+    let ask = |method: &str, target: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        stage.keyward.manage(&sandbox, method, target, &body)
+    };
+    let new = |more: Value| {
+        let mut body = json!({ "type": "api", "name": "n", "permissions": [] });
+        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        body
+    };
+    let (on_live, on_test) = (format!("/v2/keys/{}", live.id), format!("/v2/keys/{}", test.id));
+    for (method, target, body, status) in [
+        ("GET", "/v2/keys", json!(null), 200),
+        ("GET", &on_live, json!(null), 200),
+        ("PATCH", &on_live, json!({ "name": "x" }), 403),
+        ("POST", &format!("{on_live}/secrets"), json!({}), 403),
+        ("DELETE", &on_live, json!(null), 403),
+        ("PATCH", &on_test, json!({ "name": "x" }), 200),
+        ("PATCH", &on_test, json!({ "env": "live" }), 403),
+        ("POST", &format!("{on_test}/secrets"), json!({}), 200),
+        ("POST", "/v2/keys", new(json!({ "env": "live" })), 403),
+        ("POST", "/v2/users", json!({ "email": "ann@example.com" }), 403),
+        ("POST", "/v2/scopes", json!({ "id": "organization:acme" }), 403),
+        ("POST", "/v2/roles", json!({ "id": "r", "permissions": [] }), 403),
+        ("POST", "/v2/bindings", json!({ "subject": format!("key:{}", test.id), "role": "member" }), 403),
+    ] {
+        let response = ask(method, target, body.clone());
+        assert_eq!(response.status, status, "{method} {target} {body}: {}", response.text());
+    }
+    assert_eq!(ask("POST", "/v2/keys", new(json!({}))).json()["result"]["env"], "test");
+    let leaks = json!({ "leaks": [{ "token": live.value }, { "token": test.value }] });
+    let labels = ask("POST", "/v2/leaks", leaks).json()["result"].take();
+    assert_eq!((&labels[0]["label"], &labels[1]["label"]), (&json!("false_positive"), &json!("true_positive")));
+    assert_eq!((stage.opens(&live), stage.opens(&test)), (200, 401));
+}
