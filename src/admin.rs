@@ -2,6 +2,7 @@
 //! [`operation`] is the table of what the API can do, [`api`] the way from a question to an answer.
 
 pub mod api;
+mod bindings;
 mod caller;
 pub mod document;
 mod envelope;

@@ -18,7 +18,7 @@ use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
 use super::throttle::{SignIns, Throttle};
-use super::{import, keys, leaks, ledger, me, people, scopes, secrets};
+use super::{bindings, import, keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
@@ -227,10 +227,10 @@ impl Request<'_> {
             Action::GetRole => people::get_role(self),
             Action::UpdateRole => people::update_role(self).await,
             Action::DeleteRole => people::delete_role(self).await,
-            Action::ListBindings => people::list_bindings(self),
-            Action::CreateBinding => people::create_binding(self).await,
-            Action::GetBinding => people::get_binding(self),
-            Action::DeleteBinding => people::delete_binding(self).await,
+            Action::ListBindings => bindings::list(self),
+            Action::CreateBinding => bindings::create(self).await,
+            Action::GetBinding => bindings::get(self),
+            Action::DeleteBinding => bindings::delete(self).await,
             Action::CreateLink => people::create_link(self).await,
             Action::ListNodes => ledger::nodes(self).await,
             Action::ForgetNode => ledger::forget(self).await,

@@ -227,11 +227,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     if let Some(role) = &role {
         may_hand_on(request, &role.0, scope.as_ref())?;
     }
-    if let Some(id) = &id
-        && is_kept(request, &id.0)
-    {
-        return Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {} is kept for another key", id.0)));
-    }
+    is_free(request, id.as_ref())?;
     // In the world of the key that makes it, too.
     let env = env.unwrap_or(request.caller.env);
     may_touch(request, env)?;
@@ -254,6 +250,16 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.in_force(created.key.revision).await;
     let view = View::of(&created.key.id, &created.key.body).with_value(created.secret.reveal());
     Ok(Answer::of(&view)?.with_etag(created.key.revision).after_change(created.key.revision))
+}
+
+/// Whether a new key may have that id.
+fn is_free(request: &Request<'_>, id: Option<&KeyId>) -> Result<(), Trouble> {
+    match id.filter(|id| is_kept(request, &id.0)) {
+        Some(KeyId(id)) => {
+            Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {id} is kept for another key")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Changes a key.

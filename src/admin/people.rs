@@ -1,5 +1,5 @@
-//! `/v2/users`, `/v2/roles` and `/v2/bindings`: who there is, what roles permit, and who has them where. Nobody hands on what
-//! they do not have themselves, and nobody changes who may do more.
+//! `/v2/users` and `/v2/roles`: who there is, and what roles permit. Nobody hands on what they do not have themselves, and nobody
+//! changes who may do more.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
 use super::keys::{precondition_failed, scope};
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
-use crate::auth::grant::{State, Timestamp};
+use crate::auth::grant::Timestamp;
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::manage::authority::permissions_of;
@@ -21,7 +21,7 @@ use crate::manage::role::NewRole;
 use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName, RoleName};
 use crate::manage::{Failure, Mistake, Stored};
-use crate::store::record::{BindingBody, Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
+use crate::store::record::{Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
 
 /// How long a link is good if nothing is said, and at most.
 const LINK: Duration = Duration::from_secs(60 * 60);
@@ -225,7 +225,7 @@ pub(super) async fn create_link(request: &Request<'_>) -> Result<Answer, Trouble
 }
 
 /// The answer to a deletion, once it is in force.
-async fn gone(request: &Request<'_>, id: &RecordId) -> Result<Answer, Trouble> {
+pub(super) async fn gone(request: &Request<'_>, id: &RecordId) -> Result<Answer, Trouble> {
     use crate::store::Store as _;
     let (revision, _) = request.api.store.get(id).await.map_err(Failure::Store)?;
     request.in_force(revision.number).await;
@@ -399,114 +399,4 @@ pub(super) async fn delete_role(request: &Request<'_>) -> Result<Answer, Trouble
     may_write_roles(request, &role.body.permissions)?;
     request.session().delete_role(&role.id).await?;
     gone(request, &RecordId::new(Kind::Role, &role.id)).await
-}
-
-#[derive(Serialize)]
-struct BindingView<'b> {
-    id: &'b str,
-    subject: &'b Subject,
-    role: &'b str,
-    scope: Option<&'b Scope>,
-    created_by: Option<&'b str>,
-    created_time: Timestamp,
-}
-
-impl<'b> From<&'b Stored<BindingBody>> for BindingView<'b> {
-    fn from(Stored { id, body, .. }: &'b Stored<BindingBody>) -> Self {
-        let (scope, created_by) = (body.scope.as_ref(), body.created_by.as_deref());
-        Self { id, subject: &body.subject, role: &body.role, scope, created_by, created_time: body.created_time }
-    }
-}
-
-/// A page of who has which role, as far as the caller may see.
-pub(super) fn list_bindings(request: &Request<'_>) -> Result<Answer, Trouble> {
-    let mut query = request.query();
-    let (limit, cursor) = paging(&mut query);
-    let subject =
-        query.take("subject", |text| Subject::parse(text).ok_or_else(|| "write user:ID or key:ID".to_owned()));
-    let record = as_record(&mut query);
-    query.finish()?;
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::Binding(body) => {
-            let asked_for = subject.as_ref().is_none_or(|subject| *subject == body.subject);
-            let seen = asked_for && request.caller.authority.may(Permission::BindingsRead, body.scope.as_ref());
-            seen.then(|| Stored { id: id.into(), revision, body })
-        }
-        _ => None,
-    };
-    let (bindings, more) = request.api.index.page(Kind::Binding, &cursor, limit, wanted);
-    let next = bindings.last().filter(|_| more).map(|binding| request.next(&binding.id));
-    if record {
-        return Answer::list(&bindings, next);
-    }
-    Answer::list(&bindings.iter().map(BindingView::from).collect::<Vec<_>>(), next)
-}
-
-/// Where somebody acts whom the caller may see. Who may not be seen is not there.
-fn scope_of(request: &Request<'_>, subject: &Subject) -> Result<Option<Scope>, Trouble> {
-    let (found, permission, what) = match subject {
-        Subject::User(id) => {
-            (request.api.index.stored_user(id).map(|user| user.body.scope), Permission::UsersRead, "user")
-        }
-        Subject::Key(id) => {
-            let key = request.api.index.key(id).filter(|key| key.body.state != State::Revoked);
-            (key.map(|key| key.body.scope), Permission::KeysRead, "key")
-        }
-    };
-    let seen = found.filter(|scope| request.caller.authority.may(permission, scope.as_ref()));
-    seen.ok_or_else(|| Trouble::not_found(what))
-}
-
-/// Gives somebody a role: where they act themselves, if nothing is said.
-pub(super) async fn create_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
-    let mut attributes = request.attributes()?;
-    let subject = attributes.required("subject", |value: &Value| {
-        Subject::parse(text(value)?).ok_or_else(|| "must be user:ID or key:ID".to_owned())
-    });
-    let role = attributes.required("role", parsed::<RoleName>);
-    let scope = attributes.nullable("scope", scope);
-    attributes.finish()?;
-    let (Some(subject), Some(role)) = (subject, role) else { return Err(Trouble::not_found("attribute")) };
-    let theirs = scope_of(request, &subject)?;
-    let scope = scope.unwrap_or(theirs);
-    if !request.caller.authority.may(Permission::BindingsWrite, scope.as_ref()) {
-        return Err(Trouble::forbidden("you may not give roles there"));
-    }
-    may_hand_on(request, &role.0, scope.as_ref())?;
-    let binding = request.session().bind(subject, &role.0, scope).await?;
-    request.in_force(binding.revision).await;
-    Ok(Answer::of(&BindingView::from(&binding))?.with_etag(binding.revision).after_change(binding.revision))
-}
-
-fn seen_binding(request: &Request<'_>) -> Result<Stored<BindingBody>, Trouble> {
-    let authority = &request.caller.authority;
-    let found = match request.api.index.body(&RecordId::new(Kind::Binding, &request.id)) {
-        Some((revision, Body::Binding(body))) => Some(Stored { id: request.id.as_str().into(), revision, body }),
-        _ => None,
-    };
-    let found = found.filter(|binding| authority.may(Permission::BindingsRead, binding.body.scope.as_ref()));
-    found.ok_or_else(|| Trouble::not_found("binding"))
-}
-
-/// One binding.
-pub(super) fn get_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
-    let mut query = request.query();
-    let record = as_record(&mut query);
-    query.finish()?;
-    let binding = seen_binding(request)?;
-    let answer = if record { Answer::of(&binding)? } else { Answer::of(&BindingView::from(&binding))? };
-    Ok(answer.with_etag(binding.revision))
-}
-
-/// Takes a role from somebody.
-pub(super) async fn delete_binding(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
-    let binding = seen_binding(request)?;
-    if !request.caller.authority.may(Permission::BindingsWrite, binding.body.scope.as_ref()) {
-        return Err(Trouble::forbidden("you may not take roles there"));
-    }
-    may_hand_on(request, &binding.body.role, binding.body.scope.as_ref())?;
-    request.session().unbind(&binding.id).await?;
-    gone(request, &RecordId::new(Kind::Binding, &binding.id)).await
 }
