@@ -208,6 +208,7 @@ impl From<Failure> for Trouble {
         match failure {
             Failure::NotFound(_) | Failure::LooksLikeValue => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             Failure::Taken(_) => Self::new(StatusCode::CONFLICT, "taken", message),
+            Failure::NotKept(_) => Self::new(StatusCode::CONFLICT, "not_recoverable", message),
             Failure::Revoked(_) => Self::new(StatusCode::CONFLICT, "revoked", message),
             Failure::Outrun(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Failure::Invalid(mistakes) => Self::invalid(mistakes),

@@ -1,7 +1,7 @@
 //! What lists and look-ups of the API are answered from: every record that is replicated, in the order of its id, so that all
 //! stores page alike. It is fed by pulls, and whoever has written waits until it has what was written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -40,6 +40,8 @@ struct State {
     records: BTreeMap<RecordId, Entry>,
     /// The digests of each key, as ids of their records.
     secrets: HashMap<Box<str>, Vec<Box<str>>>,
+    /// The keys of each user, by their ids.
+    owned: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 struct Entry {
@@ -49,14 +51,23 @@ struct Entry {
 
 impl State {
     fn take(&mut self, record: Record) {
-        if let Some(old) = self.records.remove(&record.id)
-            && record.id.kind == Kind::Secret
-            && let Some(key) = key_of(&record.id, &old.body)
-            && let Some(secrets) = self.secrets.get_mut(&key)
-        {
-            secrets.retain(|secret| *secret != record.id.id);
+        if let Some(old) = self.records.remove(&record.id) {
+            if record.id.kind == Kind::Secret
+                && let Some(key) = key_of(&record.id, &old.body)
+                && let Some(secrets) = self.secrets.get_mut(&key)
+            {
+                secrets.retain(|secret| *secret != record.id.id);
+            }
+            if let Some(owner) = owner_of(&record.id, &old.body)
+                && let Some(keys) = self.owned.get_mut(&owner)
+            {
+                keys.remove(&record.id.id);
+            }
         }
         let Some(body) = record.body else { return };
+        if let Some(owner) = owner_of(&record.id, &body) {
+            self.owned.entry(owner).or_default().insert(record.id.id.clone());
+        }
         if record.id.kind == Kind::Secret
             && let Some(key) = key_of(&record.id, &body)
         {
@@ -69,6 +80,17 @@ impl State {
 fn key_of(id: &RecordId, body: &str) -> Option<Box<str>> {
     match Body::parse(id, body) {
         Ok(Body::Secret(_, body)) => Some(body.key.into()),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The user whose a key is. Few keys are anybody's: looking for the field is cheaper than reading all of them.
+fn owner_of(id: &RecordId, body: &str) -> Option<Box<str>> {
+    if id.kind != Kind::Key || !body.contains("\"owner\":") {
+        return None;
+    }
+    match Body::parse(id, body) {
+        Ok(Body::Key(body)) => body.owner,
         Ok(_) | Err(_) => None,
     }
 }
@@ -178,6 +200,12 @@ impl Index {
         let mut secrets: Vec<StoredSecret> = ids.into_iter().filter_map(secret).collect();
         secrets.sort_by_key(|secret| secret.body.created_time);
         secrets
+    }
+
+    /// The keys of a user.
+    pub(super) fn keys_of(&self, user: &str) -> Vec<Stored<KeyBody>> {
+        let ids = self.read(|state| state.owned.get(user).cloned().unwrap_or_default());
+        ids.iter().filter_map(|id| self.key(id)).collect()
     }
 
     /// Whether keys were made below that one.

@@ -23,7 +23,7 @@ use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
 use crate::manage::wait::applied_everywhere;
 use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
-use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
+use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject, UserBody};
 
 /// How long a deletion may wait for others at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -57,6 +57,8 @@ pub(super) struct View<'k> {
     user: Option<&'k str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'k str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    recoverable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<&'k str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -87,6 +89,7 @@ impl<'k> View<'k> {
             rate_limit: body.rate_limit,
             user: body.user.as_deref(),
             owner: body.owner.as_deref(),
+            recoverable: body.recoverable,
             parent: body.parent.as_deref(),
             tags: &body.tags,
         }
@@ -209,6 +212,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let rate_limit = attributes.nullable("rate_limit", parsed::<Limit>).flatten();
     let user = attributes.nullable("user", parsed::<UserName>).flatten();
     let parent = attributes.nullable("parent", |value| text(value).map(Box::<str>::from)).flatten();
+    let owner = attributes.nullable("owner", |value| text(value).map(Box::<str>::from)).flatten();
     let tags = attributes.optional("tags", strings::<Tag>).unwrap_or_default();
     let id = attributes.optional("id", parsed::<KeyId>);
     let role = attributes.optional("role", parsed::<RoleName>);
@@ -227,6 +231,9 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     if let Some(role) = &role {
         may_hand_on(request, &role.0, scope.as_ref())?;
     }
+    if let Some(owner) = &owner {
+        may_give_to(request, owner)?;
+    }
     is_free(request, id.as_ref())?;
     // In the world of the key that makes it, too.
     let env = env.unwrap_or(request.caller.env);
@@ -235,6 +242,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let new = NewKey {
         id,
         user,
+        owner,
         parent,
         tags,
         recoverable,
@@ -275,6 +283,9 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     }
     let patch = patch(&mut attributes, request.now);
     attributes.finish()?;
+    if let Some(Some(owner)) = &patch.owner {
+        may_give_to(request, owner)?;
+    }
     if !force.unwrap_or(false) && locks_out(request, &patch) {
         let why = "these `ips` do not have the address that you call from, so that your key could not take this back; \
                    add ?force=true if that is meant";
@@ -330,6 +341,8 @@ fn patch(attributes: &mut Attributes, now: Timestamp) -> Patch {
         rate_limit: attributes.nullable("rate_limit", parsed),
         expires_at: attributes.nullable("expires_at", |value| end(value, now)),
         user: attributes.nullable("user", parsed),
+        owner: attributes.nullable("owner", |value| text(value).map(Box::from)),
+        recoverable: attributes.optional("recoverable", boolean),
         enabled: attributes.optional("enabled", boolean),
     }
 }
@@ -420,6 +433,14 @@ fn is_in_reach(request: &Request<'_>, parent: &str) -> Result<(), Trouble> {
     let key = key.filter(|key| request.caller.authority.may(Permission::KeysWrite, key.body.scope.as_ref()));
     let (field, why) = ("parent".to_owned(), "there is no such key, or none that you may change".to_owned());
     key.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
+}
+
+/// Whether the caller may let a key act for that user.
+fn may_give_to(request: &Request<'_>, owner: &str) -> Result<(), Trouble> {
+    let may = |user: &Stored<UserBody>| request.caller.authority.may(Permission::UsersWrite, user.body.scope.as_ref());
+    let (field, why) = ("owner".to_owned(), "there is no such user, or none that you may change".to_owned());
+    let user = request.api.index.stored_user(owner).filter(may);
+    user.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
 }
 
 /// A word by which people find a key.

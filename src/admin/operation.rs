@@ -27,6 +27,8 @@ pub enum Action {
     ListSecrets,
     /// A new value for a key.
     CreateSecret,
+    /// The value of a key that keeps it.
+    LookUpKey,
     /// Whose a value is.
     IdentifyKey,
     /// A page of the audit.
@@ -132,7 +134,7 @@ const fn operation(
 }
 
 /// All operations.
-pub static OPERATIONS: [Operation; 40] = [
+pub static OPERATIONS: [Operation; 41] = [
     operation(
         Action::ListKeys,
         (&GET, "/v2/keys"),
@@ -222,6 +224,14 @@ pub static OPERATIONS: [Operation; 40] = [
         Permission::KeysWrite,
         ("createSecret", "Give a key a new value, shown once"),
         (Some("Rotation"), "KeyWithValue"),
+        &[],
+    ),
+    operation(
+        Action::LookUpKey,
+        (&POST, "/v2/keys/{id}/value"),
+        Permission::KeysWrite,
+        ("lookUpKey", "Look up the value of a key that keeps it; each time is in the audit"),
+        (None, "OwnValue"),
         &[],
     ),
     operation(

@@ -13,7 +13,7 @@ use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
 use super::keys::{precondition_failed, scope};
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
-use crate::auth::grant::Timestamp;
+use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::manage::authority::permissions_of;
@@ -21,7 +21,7 @@ use crate::manage::role::NewRole;
 use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName, RoleName};
 use crate::manage::{Failure, Mistake, Stored};
-use crate::store::record::{Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
+use crate::store::record::{Body, KeyBody, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
 
 /// How long a link is good if nothing is said, and at most.
 const LINK: Duration = Duration::from_secs(60 * 60);
@@ -35,6 +35,7 @@ struct UserView<'u> {
     state: UserState,
     api_access: bool,
     scope: Option<&'u Scope>,
+    keys: Vec<KeyOfUser>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'u str>,
     created_by: Option<&'u str>,
@@ -43,9 +44,32 @@ struct UserView<'u> {
     updated_time: Timestamp,
 }
 
+/// A key beside the name of its user (B10): of its values what may be shown.
+#[derive(Serialize)]
+struct KeyOfUser {
+    id: Box<str>,
+    name: String,
+    state: State,
+    hints: Vec<String>,
+}
+
+/// The keys of a user that the caller may see, but for those that are no more.
+fn keys_of(request: &Request<'_>, user: &str) -> Vec<KeyOfUser> {
+    let (authority, index) = (&request.caller.authority, &request.api.index);
+    let seen = |key: &Stored<KeyBody>| {
+        key.body.state != State::Revoked && authority.may(Permission::KeysRead, key.body.scope.as_ref())
+    };
+    let view = |Stored { id, body, .. }: Stored<KeyBody>| {
+        let hints = index.secrets_of(&id).into_iter().filter_map(|secret| secret.body.hint).collect();
+        KeyOfUser { id, name: body.name, state: body.state, hints }
+    };
+    index.keys_of(user).into_iter().filter(seen).map(view).collect()
+}
+
 impl<'u> UserView<'u> {
-    fn of(id: &'u str, body: &'u UserBody) -> Self {
+    fn of(request: &Request<'_>, id: &'u str, body: &'u UserBody) -> Self {
         Self {
+            keys: keys_of(request, id),
             id,
             email: &body.email,
             name: body.name.as_deref(),
@@ -79,7 +103,7 @@ pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
     if record {
         return Answer::list(&users, next);
     }
-    Answer::list(&users.iter().map(|user| UserView::of(&user.id, &user.body)).collect::<Vec<_>>(), next)
+    Answer::list(&users.iter().map(|user| UserView::of(request, &user.id, &user.body)).collect::<Vec<_>>(), next)
 }
 
 fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
@@ -117,14 +141,14 @@ pub(super) fn get_user(request: &Request<'_>) -> Result<Answer, Trouble> {
     let record = as_record(&mut query);
     query.finish()?;
     let user = seen_user(request)?;
-    let answer = if record { Answer::of(&user)? } else { Answer::of(&UserView::of(&user.id, &user.body))? };
+    let answer = if record { Answer::of(&user)? } else { Answer::of(&UserView::of(request, &user.id, &user.body))? };
     Ok(answer.with_etag(user.revision))
 }
 
 async fn changed(request: &Request<'_>, changed: UserChanged) -> Result<Answer, Trouble> {
     let UserChanged { user, secret, .. } = changed;
     request.in_force(user.revision).await;
-    let view = UserView { value: secret.as_ref().map(Secret::reveal), ..UserView::of(&user.id, &user.body) };
+    let view = UserView { value: secret.as_ref().map(Secret::reveal), ..UserView::of(request, &user.id, &user.body) };
     Ok(Answer::of(&view)?.with_etag(user.revision).after_change(user.revision))
 }
 

@@ -1,6 +1,7 @@
 //! `/v2/keys/{id}/secrets` and `/v2/keys/identify`: the values that open keys. Each is shown once, when it is made.
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::api::Request;
 use super::envelope::{Answer, Trouble};
@@ -8,6 +9,7 @@ use super::input::{parsed, text};
 use super::keys::{View, precondition_failed, seen, seen_or_recorded};
 use crate::auth::authority::Permission;
 use crate::auth::grant::{State, Timestamp};
+use crate::manage::usage::ValueUsage;
 use crate::manage::values::Grace;
 use crate::manage::{ATTEMPTS, Failure, StoredSecret};
 use crate::store::record::SecretBody;
@@ -19,16 +21,23 @@ struct SecretView {
     shape: Option<String>,
     created_time: Timestamp,
     not_after: Option<Timestamp>,
+    last_used: Option<Timestamp>,
+    client: Option<String>,
+    node: Option<String>,
+    still_used: bool,
 }
 
-/// What is known of a key's values.
-pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
+/// What is known of a key's values, and who uses them: what is worth knowing before an old one ends.
+pub(super) async fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     let key = seen_or_recorded(request)?;
-    let view = |StoredSecret { body, .. }: StoredSecret| {
+    let secrets = request.api.index.secrets_of(&key.id);
+    let usage = request.session().usage_of_values(&key.id, &secrets).await?;
+    let view = |(StoredSecret { body, .. }, usage): (StoredSecret, ValueUsage)| {
         let SecretBody { hint, shape, created_time, not_after, .. } = body;
-        SecretView { hint, shape, created_time, not_after }
+        let ValueUsage { last_used, client, node, still_used, .. } = usage;
+        SecretView { hint, shape, created_time, not_after, last_used, client, node, still_used }
     };
-    let secrets: Vec<SecretView> = request.api.index.secrets_of(&key.id).into_iter().map(view).collect();
+    let secrets: Vec<SecretView> = secrets.into_iter().zip(usage).map(view).collect();
     Answer::list(&secrets, None)
 }
 
@@ -64,6 +73,14 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.in_force(revision).await;
     let view = View::of(&rotated.key.id, &rotated.key.body).with_value(rotated.secret.reveal());
     Ok(Answer::of(&view)?.with_etag(revision).after_change(revision))
+}
+
+/// The value of a key that keeps it; that it was looked up is in the audit before it is shown.
+pub(super) async fn look_up(request: &Request<'_>) -> Result<Answer, Trouble> {
+    request.query().finish()?;
+    let key = seen(request)?;
+    let value = request.session().look_up_value(&key.id).await?;
+    Answer::of(&json!({ "id": key.id, "value": value.as_str() }))
 }
 
 /// The key that a whole value opens, for support and for values that were found somewhere.

@@ -116,6 +116,7 @@ impl From<manage::Failure> for Failure {
             manage::Failure::HasKeysBelow(..) => {
                 Self::Conflict(format!("{failure}; with --cascade they are deleted too"))
             }
+            manage::Failure::NotKept(_) => Self::Conflict(failure.to_string()),
             manage::Failure::Revoked(_) => Self::Conflict(format!("{failure}; `keyward key create` makes a new one")),
             manage::Failure::Outrun(_) => Self::Conflict(format!("{failure}; look at it and try again")),
             manage::Failure::Invalid(_) => Self::Usage(failure.to_string()),

@@ -2,7 +2,9 @@
 
 mod change;
 mod create;
+mod delete;
 mod list;
+mod reveal;
 mod revoke;
 mod rotate;
 
@@ -16,6 +18,7 @@ use crate::auth::grant::State;
 
 pub(super) use self::change::UpdateArgs;
 pub(super) use self::create::{CreateArgs, record};
+pub(super) use self::delete::DeleteArgs;
 pub(super) use self::revoke::RevokeArgs;
 pub(super) use self::rotate::RotateArgs;
 
@@ -47,6 +50,13 @@ pub(super) enum KeyCommand {
     Rotate(RotateArgs),
     /// Stop a key for good
     Revoke(RevokeArgs),
+    /// Delete a key with its values and roles, as if it had never been; what is imported again is a new key
+    Delete(DeleteArgs),
+    /// Print the value of a key that keeps it; each time is in the audit
+    Reveal {
+        /// The key
+        id: String,
+    },
     /// Bring in keys of another system, as they are
     Import(ImportArgs),
 }
@@ -59,6 +69,7 @@ impl KeyCommand {
             Self::Create(_) | Self::Import(_) => false,
             // These need a key, and in a new database there is none.
             Self::Update(_) | Self::Disable { .. } | Self::Enable { .. } | Self::Rotate(_) | Self::Revoke(_) => true,
+            Self::Delete(_) | Self::Reveal { .. } => true,
         }
     }
 }
@@ -80,6 +91,8 @@ pub(super) async fn run(
         KeyCommand::Enable { id } => change::set_state(state(id, State::Active), place, output, console).await,
         KeyCommand::Rotate(args) => rotate::run(args, place, output, console).await,
         KeyCommand::Revoke(args) => revoke::run(args, place, output, console).await,
+        KeyCommand::Delete(args) => delete::run(args, place.session("key delete")?, output, console).await,
+        KeyCommand::Reveal { id } => reveal::run(&id, place.session("key reveal")?, output, console).await,
         KeyCommand::Import(args) => import::run(args, place.session("key import")?, output, console).await,
     }
 }

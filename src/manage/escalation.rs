@@ -18,8 +18,9 @@ pub fn widens(before: &KeyBody, after: &KeyBody) -> bool {
     let scope = before.scope.as_ref().is_some_and(|b| after.scope.as_ref().is_none_or(|a| !b.covers(a)));
     let expiry = before.expires_at.unwrap_or(Timestamp::NEVER) < after.expires_at.unwrap_or(Timestamp::NEVER);
     let user = after.user.is_some() && before.user != after.user;
+    let owner = before.owner != after.owner;
     let limit = before.rate_limit.is_some_and(|b| after.rate_limit.is_none_or(|a| a.is_wider_than(b)));
-    access || environment || scope || expiry || user || limit || widens_addresses(&before.ips, &after.ips)
+    access || environment || scope || expiry || user || owner || limit || widens_addresses(&before.ips, &after.ips)
 }
 
 /// Whether some address is on the list after and not on the list before. A network that only several networks cover

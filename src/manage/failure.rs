@@ -49,6 +49,9 @@ pub enum Failure {
     /// A password cannot be worked on.
     #[error("there is not enough memory to work on a password; try again")]
     OutOfMemory,
+    /// Its value is not kept.
+    #[error("the value of {0} is not kept; those are that were made for a key with `recoverable`")]
+    NotKept(RecordId),
     /// What was sealed does not open.
     #[error("a sealed value cannot be sealed or opened: was its record changed?")]
     Unsealable,

@@ -56,8 +56,9 @@ impl<S: Store> Session<S> {
         self.key(id).await?;
         let record_id = RecordId::new(Kind::Sealed, id);
         let (_, record) = self.store.get(&record_id).await?;
-        let json = record.and_then(|record| record.body).ok_or_else(|| Failure::NotFound(record_id.clone()))?;
-        let Body::Sealed(body) = Body::parse(&record_id, &json)? else { return Err(Failure::NotFound(record_id)) };
+        let not_kept = || Failure::NotKept(RecordId::key(id));
+        let json = record.and_then(|record| record.body).ok_or_else(not_kept)?;
+        let Body::Sealed(body) = Body::parse(&record_id, &json)? else { return Err(not_kept()) };
         let value = open(&body.value, id, &self.locksmith).ok_or(Failure::Unsealable)?;
         let (actor, detail) = (self.actor.clone(), json!({ "target": target(id) }));
         self.store.commit(Commit { actor, action: "key.look_up", detail, changes: Vec::new() }).await?;

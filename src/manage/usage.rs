@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Session};
+use super::{Failure, Session, StoredSecret};
 use crate::auth::grant::Timestamp;
 use crate::store::Store;
-use crate::store::ledger::Ledger;
 use crate::store::ledger::usage::Usage;
+use crate::store::ledger::{Ledger, LedgerError};
 
 /// The uses of a key, by its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,28 @@ impl KeyUsage {
     }
 }
 
+/// The uses of some values of one key, the oldest first.
+fn by_value(secrets: &[StoredSecret], usage: &[Usage]) -> Vec<ValueUsage> {
+    let newest = secrets.last().map(|secret| secret.body.created_time);
+    let value = |secret: &StoredSecret| {
+        let used = usage.iter().find(|usage| usage.secret == secret.digest);
+        let made = secret.body.created_time;
+        // Uses are known to the minute: one in which the newer value was made tells nothing.
+        let later = |newest: Timestamp| used.is_some_and(|used| made < newest && used.last_used > newest);
+        ValueUsage {
+            hint: secret.body.hint.clone(),
+            created_time: made,
+            not_after: secret.body.not_after,
+            count: used.map_or(0, |used| used.count),
+            last_used: used.map(|used| used.last_used),
+            node: used.map(|used| used.node.clone()),
+            client: used.and_then(|used| used.client.clone()),
+            still_used: newest.is_some_and(later),
+        }
+    };
+    secrets.iter().map(value).collect()
+}
+
 impl<S: Store + Ledger> Session<S> {
     /// The uses of one key, by its values.
     ///
@@ -59,25 +81,19 @@ impl<S: Store + Ledger> Session<S> {
     pub async fn usage_of(&self, id: &str) -> Result<KeyUsage, Failure> {
         let key = self.key(id).await?;
         let (secrets, usage) = (self.secrets_of(&key.id).await?, self.store.usage(Some(&key.id)).await?);
-        let newest = secrets.last().map(|secret| secret.body.created_time);
-        let values = secrets.into_iter().map(|secret| {
-            let used = usage.iter().find(|usage| usage.secret == secret.digest);
-            let made = secret.body.created_time;
-            // Uses are known to the minute: one in which the newer value was made tells nothing.
-            let later = |newest: Timestamp| used.is_some_and(|used| made < newest && used.last_used > newest);
-            ValueUsage {
-                hint: secret.body.hint,
-                created_time: made,
-                not_after: secret.body.not_after,
-                count: used.map_or(0, |used| used.count),
-                last_used: used.map(|used| used.last_used),
-                node: used.map(|used| used.node.clone()),
-                client: used.and_then(|used| used.client.clone()),
-                still_used: newest.is_some_and(later),
-            }
-        });
-        let secrets = values.collect();
-        Ok(KeyUsage { secrets, ..KeyUsage::of(&key.id, &usage) })
+        Ok(KeyUsage { secrets: by_value(&secrets, &usage), ..KeyUsage::of(&key.id, &usage) })
+    }
+
+    /// The same of values that have been read already. Of stores that keep no usage nothing is known.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn usage_of_values(&self, id: &str, secrets: &[StoredSecret]) -> Result<Vec<ValueUsage>, Failure> {
+        let usage = match self.store.usage(Some(id)).await {
+            Err(LedgerError::None(_)) => Vec::new(),
+            usage => usage?,
+        };
+        Ok(by_value(secrets, &usage))
     }
 
     /// The uses of all keys that were used, by their ids.

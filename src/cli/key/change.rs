@@ -73,6 +73,18 @@ struct Changes {
     /// Hand it to nobody
     #[arg(long)]
     no_user: bool,
+    /// The user, by id, to whose account it is bound
+    #[arg(long, value_name = "USER", conflicts_with = "no_owner")]
+    owner: Option<String>,
+    /// Bind it to nobody's account
+    #[arg(long)]
+    no_owner: bool,
+    /// Keep its values sealed, from the next one on
+    #[arg(long, conflicts_with = "not_recoverable")]
+    recoverable: bool,
+    /// Keep no value, and forget the one that is kept
+    #[arg(long)]
+    not_recoverable: bool,
 }
 
 impl Changes {
@@ -88,6 +100,8 @@ impl Changes {
             rate_limit: self.rate_limit.map(|limit| limit.0),
             expires_at: (self.never_expires || expires_at.is_some()).then_some(expires_at),
             user: (self.no_user || self.user.is_some()).then_some(self.user),
+            owner: (self.no_owner || self.owner.is_some()).then(|| self.owner.map(Into::into)),
+            recoverable: (self.recoverable || self.not_recoverable).then_some(self.recoverable),
             enabled: None,
         })
     }

@@ -62,6 +62,9 @@ pub(crate) struct CreateArgs {
     /// A key above it: the new one never may more, and stops working with it
     #[arg(long, value_name = "ID")]
     parent: Option<KeyId>,
+    /// The user, by id, to whose account it is bound: it works while they may use the API
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
     /// A word by which people find it; may be given several times
     #[arg(long = "tag", value_name = "WORD")]
     tags: Vec<KeyName>,
@@ -82,7 +85,7 @@ impl CreateArgs {
             id: self.id,
             name: self.name,
             user: self.user,
-            owner: None,
+            owner: self.owner.map(Into::into),
             parent: self.parent.map(|parent| parent.0.into()),
             tags: self.tags.into_iter().map(|tag| tag.0).collect(),
             recoverable: self.recoverable,

@@ -22,6 +22,9 @@ pub(super) fn new_key(new: &NewKey) -> Value {
     if let Some(user) = &new.user {
         add("user", json!(user.0));
     }
+    if let Some(owner) = &new.owner {
+        add("owner", json!(owner));
+    }
     if let Some(parent) = &new.parent {
         add("parent", json!(parent));
     }
@@ -52,7 +55,7 @@ fn permissions(access: Access) -> &'static [&'static str] {
 
 /// What shall change of a key.
 pub(super) fn patch(patch: &Patch) -> Value {
-    let Patch { name, access, ips, scope, env, rate_limit, expires_at, user, enabled } = patch;
+    let Patch { name, access, ips, scope, env, rate_limit, expires_at, user, owner, recoverable, enabled } = patch;
     let ips = ips.as_ref().map(|ips| ips.iter().map(|net| net.0.as_str()).collect::<Vec<_>>());
     let user = user.as_ref().map(|user| user.as_ref().map(|user| &user.0));
     object([
@@ -64,6 +67,8 @@ pub(super) fn patch(patch: &Patch) -> Value {
         ("rate_limit", rate_limit.map(|limit| json!(limit))),
         ("expires_at", expires_at.map(|end| json!(end))),
         ("user", user.map(|user| json!(user))),
+        ("owner", owner.as_ref().map(|owner| json!(owner))),
+        ("recoverable", recoverable.map(|recoverable| json!(recoverable))),
         ("enabled", enabled.map(|enabled| json!(enabled))),
     ])
 }

@@ -148,6 +148,10 @@ impl Place for Server {
             return Err(self.strange("no list"));
         };
         let value = |mut value: Value| {
+            // Who uses it is no part of its record.
+            if let Value::Object(fields) = &mut value {
+                fields.retain(|name, _| !["last_used", "client", "node", "still_used"].contains(&name.as_str()));
+            }
             value["key"] = id.into();
             self.parsed(value)
         };

@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
+use super::parent::mistake;
 use super::target;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 use crate::manage::values::{KeyName, Net, UserName};
 use crate::manage::{ATTEMPTS, Failure, Session, Stored, escalation};
-use crate::store::record::{KeyBody, RecordId, to_json};
+use crate::store::record::{KeyBody, Kind, RecordId, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
 /// What shall change; what is absent stays. What a key may lack is given as an option of its own: `Some(None)` takes it away.
@@ -30,6 +31,10 @@ pub struct Patch {
     pub expires_at: Option<Option<Timestamp>>,
     /// Who it was handed to.
     pub user: Option<Option<UserName>>,
+    /// The user whose account it is bound to.
+    pub owner: Option<Option<Box<str>>>,
+    /// Whether its values are kept, sealed, from the next one on; if not, the one that is kept goes.
+    pub recoverable: Option<bool>,
     /// Whether it works. A patch revokes nothing: that is final, and has an action of its own in the audit.
     pub enabled: Option<bool>,
 }
@@ -59,6 +64,12 @@ impl Patch {
         }
         if let Some(user) = &self.user {
             body.user = user.as_ref().map(|user| user.0.clone());
+        }
+        if let Some(owner) = &self.owner {
+            body.owner.clone_from(owner);
+        }
+        if let Some(recoverable) = self.recoverable {
+            body.recoverable = recoverable;
         }
         if let Some(enabled) = self.enabled {
             body.state = if enabled { State::Active } else { State::Disabled };
@@ -102,9 +113,16 @@ impl<S: Store> Session<S> {
     pub async fn update_key(&self, id: &str, patch: &Patch, expected: Option<u64>) -> Result<Changed, Failure> {
         let edit = |body: &mut KeyBody| {
             refuse_revoked(id, body)?;
+            // The own key of a user is called as they are, and is theirs.
+            if patch.owner.is_some() && body.owner.as_deref() == Some(id) {
+                return Err(mistake("owner", "this is the user's own key, and stays theirs"));
+            }
             patch.apply(body);
             Ok(())
         };
+        if let Some(Some(owner)) = &patch.owner {
+            self.check_owner(owner).await?;
+        }
         self.change_key(id, ("key.update", None), expected, edit).await
     }
 
@@ -175,6 +193,10 @@ impl<S: Store> Session<S> {
         let mut changes: Vec<Change> = scopes.iter().map(|scope| self.new_scope(scope)).collect();
         let (id, expect) = (RecordId::key(&before.id), Expect::At(before.revision));
         changes.push(Change { id, expect, body: Some(to_json(body)) });
+        if before.body.recoverable && !body.recoverable {
+            let id = RecordId::new(Kind::Sealed, &before.id);
+            changes.push(Change { id, expect: Expect::Any, body: None });
+        }
         Ok(changes)
     }
 }

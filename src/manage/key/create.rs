@@ -167,6 +167,9 @@ impl<S: Store> Session<S> {
     pub async fn create_key(&self, new: NewKey) -> Result<Created, Failure> {
         let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
         self.check_parent(&draft.body).await?;
+        if let Some(owner) = &draft.body.owner {
+            self.check_owner(owner).await?;
+        }
         let mut attempt = 1;
         let (revision, scopes) = loop {
             let scopes = self.missing_scopes(draft.body.scope.as_ref()).await?;

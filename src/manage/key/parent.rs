@@ -1,4 +1,4 @@
-//! What must hold of a key above a new one. Whatever it may, the new one may no more: that is looked at with each request. Here
+//! What must hold of whose a new key is, and of a key above it. Whatever it may, the new one may no more: that is looked at with each request. Here
 //! those are refused that could never work.
 
 use crate::auth::grant::State;
@@ -7,11 +7,25 @@ use crate::manage::{Failure, Mistake, Session};
 use crate::store::Store;
 use crate::store::record::{KeyBody, RecordId};
 
+/// What cannot be meant.
+pub(super) fn mistake(field: &str, why: &str) -> Failure {
+    Failure::Invalid(vec![Mistake { field: field.to_owned(), why: why.to_owned() }])
+}
+
 impl<S: Store> Session<S> {
+    /// Whether there is a user to whom a key could be bound.
+    pub(super) async fn check_owner(&self, owner: &str) -> Result<(), Failure> {
+        match self.user(owner).await {
+            Ok(_) => Ok(()),
+            Err(Failure::NotFound(_)) => Err(mistake("owner", "there is no such user")),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Whether a key could work below the one that it names.
     pub(super) async fn check_parent(&self, key: &KeyBody) -> Result<(), Failure> {
         let Some(id) = &key.parent else { return Ok(()) };
-        let wrong = |why: &str| Failure::Invalid(vec![Mistake { field: "parent".to_owned(), why: why.to_owned() }]);
+        let wrong = |why: &str| mistake("parent", why);
         let mut parent = self.key(id).await?.body;
         if parent.state == State::Revoked {
             return Err(Failure::Revoked(RecordId::key(id)));

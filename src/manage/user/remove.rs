@@ -115,7 +115,8 @@ impl<S: Store> Session<S> {
         }
         let mut keys: Vec<Box<str>> = removal.keys.into_iter().collect();
         keys.sort_unstable();
-        let detail = json!({ "target": { "kind": "key", "id": id }, "keys": keys, "reason": reason });
+        let detail =
+            json!({ "target": { "kind": "key", "id": id }, "keys": keys, "before": key.body, "reason": reason });
         let (actor, changes) = (self.actor.clone(), removal.changes);
         self.store.commit(Commit { actor, action: "key.delete", detail, changes }).await?;
         Ok(keys)

@@ -87,6 +87,10 @@ fn usage_is_told_by_key_and_by_value() {
     until("it is written down", || stage.result("GET", &path, "")["count"] == 3);
     let usage = stage.result("GET", &path, "");
     assert_eq!((&usage["secrets"][0]["count"], &usage["secrets"][0]["client"]), (&json!(3), &json!("127.0.0.1")));
+    let path = format!("/v2/keys/{}/secrets", key.id);
+    let told = stage.result("GET", &path, "");
+    assert_eq!((&told[0]["client"], &told[0]["still_used"]), (&json!("127.0.0.1"), &json!(false)), "{told}");
+    assert!(told[0]["last_used"].is_string());
     let listed = stage.result("GET", "/v2/usage", "");
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["key"]), (1, &json!(key.id)), "{listed}");
     assert_eq!(stage.ask("GET", "/v2/keys/nobody/usage", "").status, 404);

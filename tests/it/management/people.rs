@@ -153,3 +153,68 @@ fn keys_below_a_key_go_with_it_if_that_is_meant() {
     let body = json!({ "type": "api", "name": "n", "permissions": [], "parent": "nothing" }).to_string();
     assert_eq!(refusal(&stage.ask("POST", "/v2/keys", &body)).0, 400);
 }
+
+#[test]
+fn b9_a_value_that_is_kept_is_looked_up_by_those_who_may_and_each_time_is_in_the_audit() {
+    let stage = Stage::new();
+    let (kept, plain) = (stage.create("kept", json!({ "recoverable": true })), stage.create("plain", json!({})));
+    let value = |key: &Key| format!("/v2/keys/{}/value", key.id);
+    assert_eq!(stage.result("POST", &value(&kept), ""), json!({ "id": kept.id, "value": kept.value }));
+    assert_eq!(refusal(&stage.ask("POST", &value(&plain), "")), (409, vec!["not_recoverable".to_owned()]), "C4");
+    assert_eq!(stage.keyward.manage(&stage.read_only, "POST", &value(&kept), "").status, 403);
+    let target = format!("/v2/keys/{}", kept.id);
+    let rotated = stage.result("POST", &format!("{target}/secrets"), "{}");
+    assert_eq!(stage.result("POST", &value(&kept), "")["value"], rotated["value"], "the newest");
+    let shown = stage.keyward.site.json(&["key", "reveal", &kept.id]);
+    assert_eq!(shown["value"], rotated["value"]);
+    let looked = stage.result("GET", "/v2/audit?action=key.look_up", "");
+    assert_eq!(looked.as_array().unwrap().len(), 3, "{looked}");
+    assert!(!looked.to_string().contains(&kept.value));
+    assert_eq!(stage.result("GET", &target, "")["recoverable"], json!(true));
+    assert!(stage.result("PATCH", &target, r#"{"recoverable":false}"#).get("recoverable").is_none());
+    assert_eq!(stage.ask("POST", &value(&kept), "").status, 409, "it is forgotten");
+}
+
+#[test]
+fn b7_b10_b11_keys_of_a_user_stand_beside_the_name_and_go_with_the_access() {
+    let stage = Stage::new();
+    let acme = stage.keyward.site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    let made = stage.result("POST", "/v2/users", r#"{"email":"ann@example.com","api_access":true}"#);
+    let ann = made["id"].as_str().unwrap();
+    let key = stage.create("laptop", json!({ "owner": ann }));
+    assert_eq!(stage.opens(&key), 200);
+    let listed = &stage.result("GET", "/v2/users", "")[0];
+    let ids: Vec<&str> = listed["keys"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 2, "{listed}");
+    assert!(ids.contains(&ann) && ids.contains(&&*key.id), "B10: {listed}");
+    assert!(listed.to_string().contains(&key.value[8..16]) && !listed.to_string().contains(&key.value[8..17]));
+    for (target, body) in [
+        (format!("/v2/keys/{ann}"), json!({ "owner": null })),
+        (format!("/v2/keys/{}", key.id), json!({ "owner": "nobody" })),
+    ] {
+        assert_eq!(refusal(&stage.ask("PATCH", &target, &body.to_string())).0, 400, "B11: {body}");
+    }
+    // Whoever may not change a user does not act for them.
+    let new = json!({ "type": "api", "name": "n", "permissions": [], "owner": ann }).to_string();
+    assert_eq!(refusal(&stage.keyward.manage(&acme, "POST", "/v2/keys", &new)).0, 400);
+    stage.result("PATCH", &format!("/v2/users/{ann}"), r#"{"api_access":false}"#);
+    assert_eq!(stage.opens(&key), 403, "B7");
+    // To be nobody's is to be free of that, and the audit marks it.
+    stage.result("PATCH", &format!("/v2/keys/{}", key.id), r#"{"owner":null}"#);
+    assert_eq!(stage.opens(&key), 200);
+    let audit = stage.result("GET", &format!("/v2/audit?target={}&action=key.update", key.id), "");
+    assert_eq!(audit[0]["detail"]["escalation"], json!(true));
+    assert_eq!(stage.result("GET", "/v2/users", "")[0]["keys"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn c20_the_end_of_keys_is_in_the_audit_of_their_organization() {
+    let stage = Stage::new();
+    let acme = stage.keyward.site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    let parent = stage.create("parent", json!({ "scope": "organization:acme" }));
+    stage.create("child", json!({ "scope": "organization:acme", "parent": parent.id }));
+    stage.keyward.site.json(&["key", "delete", &parent.id, "--cascade"]);
+    let seen = stage.keyward.manage(&acme, "GET", "/v2/audit?action=key.delete", "").json();
+    assert_eq!(seen["result"][0]["detail"]["target"]["id"], json!(parent.id), "{seen}");
+    assert_eq!(stage.keyward.site.run(&["key", "show", &parent.id]).status.code(), Some(4));
+}
