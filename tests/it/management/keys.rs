@@ -310,3 +310,36 @@ fn scopes_are_made_and_suspended() {
         assert_eq!(stage.result("GET", "/v2/scopes/organization:acme%2Fproject:p1", "")["state"], "active");
     }
 }
+
+/// A list of permissions that is empty is the most that there is (V15), so nobody comes by it by leaving it out.
+#[test]
+fn c5_v15_failure_23_a_key_reads_only_or_not_and_to_widen_it_is_marked() {
+    let stage = Stage::new();
+    let unsaid = r#"{"type":"api","name":"Example","ips":[]}"#;
+    assert_eq!(refusal(&stage.ask("POST", "/v2/keys", unsaid)).0, 400, "C5: it must be said");
+    let key = stage.create("reads", json!({ "permissions": ["fetch"] }));
+    let writes = |key: &Key| stage.keyward.with_key(key, "POST", "/videos").status;
+    assert_eq!((stage.opens(&key), writes(&key)), (200, 403));
+    let target = format!("/v2/keys/{}", key.id);
+    stage.result("PATCH", &target, r#"{"permissions":[]}"#);
+    assert_eq!(writes(&key), 200);
+    stage.result("PATCH", &target, r#"{"permissions":["fetch"],"ips":["127.0.0.1"]}"#);
+    stage.result("PATCH", &target, r#"{"ips":[]}"#);
+    let audit = stage.result("GET", &format!("/v2/audit?target={}&action=key.update", key.id), "");
+    let marked: Vec<&Value> = audit.as_array().unwrap().iter().map(|entry| &entry["detail"]["escalation"]).collect();
+    assert_eq!(marked, [&json!(true), &json!(null), &json!(true)], "{audit}");
+    assert_eq!(audit[2]["detail"]["after"]["access"], json!("read-write"), "{audit}");
+}
+
+#[test]
+fn v3_a_key_outlives_the_one_that_made_it() {
+    let stage = Stage::new();
+    let maker = stage.create("maker", json!({}));
+    let binding = json!({ "subject": format!("key:{}", maker.id), "role": "admin" });
+    stage.result("POST", "/v2/bindings", &binding.to_string());
+    let made = stage.keyward.manage(&maker, "POST", "/v2/keys", NEW).json();
+    let [id, value] = ["id", "value"].map(|name| made["result"][name].as_str().unwrap().to_owned());
+    stage.result("DELETE", &format!("/v2/keys/{}", maker.id), "");
+    assert_eq!(stage.opens(&Key { id: id.clone(), value }), 200);
+    assert_eq!(stage.result("GET", &format!("/v2/keys/{id}"), "")["created_by"], json!(maker.id));
+}

@@ -155,3 +155,27 @@ fn a_one_time_link_lets_in_once() {
     assert_eq!(stage.sign_in(&json!({ "ticket": ticket })).status, 200);
     assert_eq!(stage.sign_in(&json!({ "ticket": ticket })).status, 401);
 }
+
+#[test]
+fn c3_b15_whoever_signs_in_makes_keys_without_having_one() {
+    let stage = Stage::new();
+    let scope = "organization:acme";
+    stage.user("ann@example.com", &["--admin", "--scope", scope]);
+    stage.user("bob@example.com", &["--scope", scope]);
+    let new = r#"{"type":"api","name":"Example","permissions":["fetch"],"ips":[]}"#;
+    let bob = stage.cookie("bob@example.com", PASSWORD);
+    assert_eq!(stage.by_cookie(&bob, "POST", "/v2/keys", new).status, 403, "C2");
+    let ann = stage.cookie("ann@example.com", PASSWORD);
+    let made = stage.by_cookie(&ann, "POST", "/v2/keys", new);
+    assert_eq!(made.status, 200, "{}", made.text());
+    let made = &made.json()["result"];
+    assert_eq!(made["scope"], json!(scope), "C3: a key of the organization");
+    let [id, value] = ["id", "value"].map(|name| made[name].as_str().unwrap().to_owned());
+    let key = Key { id, value };
+    assert_eq!(stage.opens(&key), 200);
+    let listed = stage.by_cookie(&ann, "GET", "/v2/keys", "");
+    assert!(listed.text().contains(&key.id) && !listed.text().contains(&key.value));
+    // B15: where the upstream is, there is no key API, unless the config says so: the path is the upstream's.
+    assert_eq!(stage.keyward.with_key(&stage.admin, "GET", "/v2/keys").status, 200);
+    assert_eq!(stage.upstream.take().len(), 1);
+}
