@@ -24,8 +24,11 @@ struct Parent {
 impl Parent {
     /// Reads the header, if there is one and it is good. Two are none.
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let only = values.next().filter(|_| values.next().is_none())?;
+        Self::only_of(headers.get_all(TRACEPARENT).iter())
+    }
+
+    fn only_of<'h>(mut lines: impl Iterator<Item = &'h HeaderValue>) -> Option<Self> {
+        let only = lines.next().filter(|_| lines.next().is_none())?;
         Self::parse(only.as_bytes())
     }
 
@@ -136,7 +139,7 @@ impl Onward<'_> {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     headers.insert(TRACEPARENT, value);
                 }
-                // It is about a trace that is not continued.
+                // It is about a trace that is not continued (Trace Context section 4.3).
                 if trace.parent.is_none() {
                     headers.remove(TRACESTATE);
                 }
@@ -146,10 +149,12 @@ impl Onward<'_> {
             Self::Unrecorded => *b"00",
         };
         match headers.entry(TRACEPARENT) {
-            Entry::Occupied(given) if Parent::parse(given.get().as_bytes()).is_some() => {}
+            // Of two the upstream would choose one.
+            Entry::Occupied(given) if Parent::only_of(given.iter()).is_some() => return,
             Entry::Occupied(mut given) => drop(beginning(id, flags).map(|value| given.insert(value))),
             Entry::Vacant(missing) => drop(beginning(id, flags).map(|value| missing.insert(value))),
         }
+        headers.remove(TRACESTATE);
     }
 }
 
@@ -206,8 +211,8 @@ mod tests {
     fn told(given: &[(HeaderName, &str)], onward: Onward<'_>, id: &RequestId) -> Vec<String> {
         let mut headers: HeaderMap = given.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         onward.tell(&mut headers, id);
-        let all = [TRACEPARENT, TRACESTATE].map(|name| headers.get(name).cloned());
-        all.into_iter().flatten().map(|value| value.to_str().unwrap().to_owned()).collect()
+        let all = [TRACEPARENT, TRACESTATE].into_iter().flat_map(|name| headers.get_all(name));
+        all.map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -223,7 +228,14 @@ mod tests {
         assert_eq!(told(&given, Onward::Unrecorded, &id), [&good, state]);
         assert_eq!(told(&[], Onward::Passed, &id), [beginning("01")]);
         assert_eq!(told(&[], Onward::Unrecorded, &id), [beginning("00")]);
-        assert_eq!(told(&[(TRACEPARENT, "nonsense")], Onward::Passed, &id), [beginning("01")]);
+        let other = format!("00-{TRACE}-{}-01", "1".repeat(16));
+        for bad in
+            [&["nonsense"][..], &[&good, &other], &[&good, &good], &[&good, "nonsense"], &["nonsense", &good], &[]]
+        {
+            let given: Vec<_> = bad.iter().map(|value| (TRACEPARENT, *value)).chain([(TRACESTATE, state)]).collect();
+            assert_eq!(told(&given, Onward::Passed, &id), [beginning("01")], "{bad:?}");
+            assert_eq!(told(&given, Onward::Unrecorded, &id), [beginning("00")], "{bad:?}");
+        }
 
         let all = Sampling::new(1.0, Follow::All);
         let trace = Trace::decide(&all, Parent::parse(good.as_bytes()), false, &id, &ids).unwrap();

@@ -232,7 +232,15 @@ fn every_request_has_an_id_and_a_trace() {
             let (made, parent) = ids(&[("X-Request-Id", bad), ("traceparent", bad)]);
             assert_eq!((made.len(), parent.len()), (32, 55), "{bad}");
         }
-        assert_eq!(ids(&[("X_Request_Id", "forged"), ("traceparent", "x"), ("traceparent", trace)]).0.len(), 32);
+        assert_eq!(ids(&[("X_Request_Id", "forged"), ("traceparent", "x")]).0.len(), 32);
+        for two in [["x", trace], [trace, "x"], [trace, trace]] {
+            let lines = two.map(|parent| ("traceparent", parent));
+            assert_eq!(keyward.get("/public/x", &[&lines[..], &[("tracestate", "a=1")]].concat()).status, 200);
+            let head = upstream.only().head;
+            let begun = format!("00-{}-", head.value("x-request-id").unwrap());
+            assert!(head.value("traceparent").unwrap().starts_with(&begun), "{head:?}");
+            assert_eq!((head.values("traceparent").len(), head.values("tracestate").len()), (1, 0), "two are none");
+        }
         assert_eq!(keyward.get("/public/x", &[("X_Request_Id", "forged")]).status, 200);
         assert_eq!(find(upstream.only().head.raw(), b"forged"), None);
 
