@@ -3,16 +3,15 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-use crate::auth::address::{Networks, client_address};
 use crate::auth::credential::{Form, Place, Presented};
 use crate::auth::decision::Denial;
 use crate::auth::path::{is_ambiguous, percent_decode};
 use crate::auth::query;
 use crate::config;
-pub use crate::proxy::fuzzing::head;
-use crate::proxy::fuzzing::{all_forms, contains, format};
+use crate::proxy::fuzzing::{all_forms, contains, format, query_and_fields};
+pub use crate::proxy::fuzzing::{forwarding, head};
 use crate::proxy::proxy_protocol::{Preamble, parse};
 
 /// One of the functions below.
@@ -36,21 +35,6 @@ pub const TARGETS: &[Target] = &[
 
 /// The name of the parameter that holds a key.
 const PARAMETER: &str = "api_key";
-
-/// A query on the first line, and fields on the others: what can be none is left out.
-fn query_and_fields(data: &[u8]) -> (Option<&str>, HeaderMap) {
-    let mut lines = data.split(|byte| *byte == b'\n');
-    let query = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    let mut headers = HeaderMap::new();
-    for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let name = HeaderName::from_bytes(&line[..colon]);
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii())) {
-            headers.append(name, value);
-        }
-    }
-    (query, headers)
-}
 
 /// What is taken for a key stands in the request, and beside it a second one counts as two.
 pub fn credential(data: &[u8]) {
@@ -107,18 +91,6 @@ pub fn path(data: &[u8]) {
     let last = segments.len() - 1;
     assert!(!segments[..last].iter().any(leads_elsewhere), "{text:?}");
     assert!(segments[last].is_empty() || !leads_elsewhere(&segments[last]), "{text:?}");
-}
-
-/// Who is not trusted is who connects; who is trusted names one address in its canonical form, or none.
-pub fn forwarding(data: &[u8]) {
-    let (_, headers) = query_and_fields(data);
-    let Ok(trusted) = Networks::parse(["10.0.0.0/8", "fc00::/7"]) else { unreachable!("they are networks") };
-    for peer in [[192, 0, 2, 1], [10, 0, 0, 1]] {
-        let peer = std::net::IpAddr::from(peer);
-        let client = client_address(peer, &headers, &trusted);
-        assert!(trusted.contains(peer) || client == Some(peer), "{headers:?}");
-        assert!(client.is_none_or(|client| client == client.to_canonical()), "{headers:?}");
-    }
 }
 
 /// A header of the PROXY protocol is whole at one place only, and what follows it changes nothing.

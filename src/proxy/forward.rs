@@ -123,42 +123,14 @@ impl Outbound {
         origin: &Origin<'_>,
     ) -> Result<Self, Failure> {
         let lingers = linger::is_wanted(&request);
-        let mut request = request.map(|body| Upload::new(body, lingers));
-        let grant = permit.grant().copied();
-        let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
-        let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
-
-        let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-        let version = request.version();
-        let in_chunks = has_unexpected_chunks(&request);
         let may_tunnel = is_bare_get(&request);
+        let mut request = request.map(|body| Upload::new(body, lingers));
         let announced = settings.trailers.as_ref().and_then(|rules| keep_trailers(&mut request, rules));
-        let headers = request.headers_mut();
-        set_host(headers, version, host, origin.default_host);
-        remove_credential(headers, &removals);
-        let tunnels = strip_request(headers, &names.prefix, origin.trusted.is_some()) && may_tunnel;
-        // Grown once, not twice.
-        headers.reserve(ADDED_HEADERS);
-        add_origin(headers, origin);
-        if let Some(identity) = &identity {
-            add_identity(headers, identity, names);
-        }
-        for inject in &settings.inject {
-            if let InjectInto::Header(name) = &inject.into {
-                inject_header(headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
-            }
-        }
+        let asks_for_tunnel = edit(&mut request, permit, settings, names, view, origin)?;
         if let Some(announced) = announced {
-            headers.insert(TRAILER, announced);
+            request.headers_mut().insert(TRAILER, announced);
         }
-        if in_chunks {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref())? {
-            *request.uri_mut() = uri;
-        }
-        *request.version_mut() = Version::HTTP_11;
-        let tunnel = tunnels.then(|| {
+        let tunnel = (asks_for_tunnel && may_tunnel).then(|| {
             add_websocket(request.headers_mut());
             hyper::upgrade::on(&mut request)
         });
@@ -205,6 +177,47 @@ impl Outbound {
     pub(super) fn take_tunnel(&mut self) -> Option<OnUpgrade> {
         self.tunnel.take()
     }
+}
+
+/// Edits everything but the body, and says whether a WebSocket was asked for.
+pub(super) fn edit<B: Body>(
+    request: &mut Request<B>,
+    permit: Permit,
+    settings: &RouteSettings,
+    names: &IdentityNames,
+    view: &View,
+    origin: &Origin<'_>,
+) -> Result<bool, Failure> {
+    let grant = permit.grant().copied();
+    let identity = grant.as_ref().map(|grant| Identity::of(grant, view));
+    let removals = if settings.forward_credential { Removals::default() } else { permit.into_removals() };
+
+    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let version = request.version();
+    let in_chunks = has_unexpected_chunks(request);
+    let headers = request.headers_mut();
+    set_host(headers, version, host, origin.default_host);
+    remove_credential(headers, &removals);
+    let asks_for_tunnel = strip_request(headers, &names.prefix, origin.trusted.is_some());
+    // Grown once, not twice.
+    headers.reserve(ADDED_HEADERS);
+    add_origin(headers, origin);
+    if let Some(identity) = &identity {
+        add_identity(headers, identity, names);
+    }
+    for inject in &settings.inject {
+        if let InjectInto::Header(name) = &inject.into {
+            inject_header(headers, name, identity.as_ref().and_then(|i| i.value(inject.value)));
+        }
+    }
+    if in_chunks {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(uri) = rewrite(request.uri(), removals.query, &settings.inject, identity.as_ref())? {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_11;
+    Ok(asks_for_tunnel)
 }
 
 impl<'i> Identity<'i> {

@@ -1,5 +1,7 @@
 //! Bytes of a client, as far as the decision: through the guard, hyper and `authorize`, as a worker would take them.
 
+mod outgoing; // what goes to the upstream
+
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -7,12 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use self::outgoing::forwarding;
 use super::framing;
 use super::head_guard::{HeadGuard, Heads};
 use crate::auth::credential::Forms;
@@ -82,6 +85,21 @@ pub(crate) fn format() -> KeyFormat {
     let shape = Shape { name: "legacy".to_owned(), length: 20, alphabet: Alphabet::Hex };
     let Some(brand) = Brand::parse("kw") else { unreachable!("it is the brand of the example") };
     KeyFormat::new(brand, vec![shape])
+}
+
+/// A query on the first line, and fields on the others: what can be none is left out.
+pub(crate) fn query_and_fields(data: &[u8]) -> (Option<&str>, HeaderMap) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let query = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let name = HeaderName::from_bytes(&line[..colon]);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii())) {
+            headers.append(name, value);
+        }
+    }
+    (query, headers)
 }
 
 /// Whether some bytes stand within others.
