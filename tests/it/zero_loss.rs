@@ -33,8 +33,16 @@ struct Load {
     rotation: Arc<RwLock<Vec<SocketAddr>>>,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<usize>>,
+    clients: Vec<JoinHandle<Kept>>,
     began: Instant,
+}
+
+/// What a client has done.
+#[derive(Default)]
+struct Kept {
+    connections: usize,
+    /// Requests that were refused unprocessed, and answered when they were sent again.
+    again: usize,
 }
 
 impl Load {
@@ -57,10 +65,15 @@ impl Load {
     /// Ends it, says what it was, and gives the numbers of requests and of connections.
     fn end(self, what: &str) -> (usize, usize) {
         self.stop.store(true, SeqCst);
-        let connections = self.clients.into_iter().map(|client| client.join().unwrap()).sum();
+        let kept: Vec<Kept> = self.clients.into_iter().map(|client| client.join().unwrap()).collect();
+        let connections = kept.iter().map(|kept| kept.connections).sum();
+        let again: usize = kept.iter().map(|kept| kept.again).sum();
         let (answered, took) = (self.answered.load(SeqCst), self.began.elapsed());
         let rate = answered as f64 / took.as_secs_f64();
-        let line = format!("{what}: {answered} requests, {connections} connections, {took:.1?}: {rate:.0} a second\n");
+        let line = format!(
+            "{what}: {answered} requests, 0 lost, {again} refused unprocessed and sent again, {connections} connections, \
+             {took:.1?}: {rate:.0} a second\n"
+        );
         let _ = io::stderr().write_all(line.as_bytes());
         let meant = CLIENTS as f64 / PAUSE.as_secs_f64();
         assert!(rate > meant / 2.0, "that is no load: {line}");
@@ -75,22 +88,27 @@ fn keep_asking(
     rotation: &RwLock<Vec<SocketAddr>>,
     stop: &AtomicBool,
     answered: &AtomicUsize,
-) -> usize {
-    let (mut client, mut connections) = (None, 0);
+) -> Kept {
+    let (mut client, mut kept, mut owed) = (None, Kept::default(), 0);
     let mut next = Instant::now() + PAUSE * u32::try_from(nth).unwrap() / 10;
-    while !stop.load(SeqCst) {
+    // What was refused is sent again before it ends.
+    while !stop.load(SeqCst) || owed > 0 {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         let mut connection: Box<dyn Connection> = client.take().unwrap_or_else(|| {
-            connections += 1;
+            kept.connections += 1;
             let rotation = rotation.read().unwrap();
-            way.connect(rotation[(nth + connections) % rotation.len()])
+            way.connect(rotation[(nth + kept.connections) % rotation.len()])
         });
         let asked = connection.ask().unwrap_or_else(|error| panic!("a request was lost: {error}"));
         next += PAUSE * u32::try_from(asked.answered).unwrap();
         answered.fetch_add(asked.answered, SeqCst);
+        // All requests are alike, so those that are answered next are the ones that were refused before.
+        let again = asked.answered.min(owed);
+        kept.again += again;
+        owed = owed - again + asked.refused;
         client = asked.goes_on.then_some(connection);
     }
-    connections
+    kept
 }
 
 const CONFIG: &str = "log: { access: none }";
@@ -133,6 +151,7 @@ fn rolling_restarts(what: &str, way: impl Fn(&Key) -> Arc<dyn Way>) {
     load.run(200);
     let (answered, connections) = load.end(what);
     assert!(answered >= 200 * times() && connections >= CLIENTS * (1 + times()), "{answered}, {connections}");
+    assert_eq!(upstream.received().len(), answered, "nothing that was sent again had been made of it before");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) trait Connection {
 pub(super) struct Asked {
     /// None were sent if the connection had ended.
     pub(super) answered: usize,
+    /// How many were refused before anything was made of them, and said so: they have to be sent again.
+    pub(super) refused: usize,
     /// Whether the connection takes more.
     pub(super) goes_on: bool,
 }
@@ -68,7 +70,7 @@ impl Connection for PlainConnection {
         self.client.send(&self.get);
         let response = self.client.try_response()?;
         assert_eq!(response.status, 200);
-        Ok(Asked { answered: 1, goes_on: response.value("connection").as_deref() != Some("close") })
+        Ok(Asked { answered: 1, refused: 0, goes_on: response.value("connection").as_deref() != Some("close") })
     }
 }
 
@@ -133,7 +135,7 @@ impl Connection for SecureConnection {
         }
         assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
         self.left -= 1;
-        Ok(Asked { answered: 1, goes_on: self.left > 0 })
+        Ok(Asked { answered: 1, refused: 0, goes_on: self.left > 0 })
     }
 }
 
@@ -172,19 +174,27 @@ struct MultiplexedConnection {
 
 impl Connection for MultiplexedConnection {
     /// After a GOAWAY no stream can be begun. Of those that were begun, the ones behind the last that it names were not processed:
-    /// every library sends them again (RFC 9113 section 6.8). All others must be answered.
+    /// every library sends them again, as it does those whose stream is refused (RFC 9113 sections 6.8 and 8.7). All others must
+    /// be answered.
     fn ask(&mut self) -> io::Result<Asked> {
         let get = || http2::request("GET", "/x", &[("x-api-key", &self.key.value)]);
         let begun: Vec<_> = (0..STREAMS).map_while(|_| self.client.begin(get(), true).ok()).collect();
-        let mut answered = 0;
+        let (mut answered, mut refused) = (0, 0);
         for exchange in begun {
             match self.client.finish(exchange) {
-                Err(error) if error.is_go_away() && error.is_remote() => continue,
-                answer => assert_eq!(answer.map_err(io::Error::other)?.body, PAGE.as_bytes()),
+                Err(error) if error.is_remote() && is_unprocessed(&error) => refused += 1,
+                answer => {
+                    assert_eq!(answer.map_err(io::Error::other)?.body, PAGE.as_bytes());
+                    answered += 1;
+                }
             }
-            answered += 1;
         }
         self.left = self.left.saturating_sub(answered);
-        Ok(Asked { answered, goes_on: answered == STREAMS && self.left > 0 })
+        Ok(Asked { answered, refused, goes_on: answered == STREAMS && self.left > 0 })
     }
+}
+
+/// Whether it says that nothing was made of a request.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
