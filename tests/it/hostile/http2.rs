@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::super::support::frames::{
     DATA, END_STREAM, Frames, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame, head, status,
 };
-use super::{Case, Court, Expect, Keys, all_cases, frames, sample, serve, serve_tls};
+use super::{Case, Court, Expect, Keys, Paths, all_cases, frames, sample, serve, serve_tls};
 
 /// The rows of which the requests can be said in HTTP/2, where their fields and targets mean the same.
 const SHARED: &[u8] = &[1, 2, 3, 4, 5, 7, 8, 11, 25, 26, 27, 28, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 42, 44, 45];
@@ -19,11 +19,14 @@ const OWN: &[u8] = &[9, 29, 40, 41, 43, 62, 63, 64, 65, 66];
 /// How many cases there are, of requests of HTTP/1.1 and of frames.
 const CASES: [usize; 2] = [1085, 463];
 
+/// The stream or the connection ends.
+pub(super) const ENDED: Expect = Expect::Refused(&[0]);
+
 /// Fields that HTTP/2 does not have (RFC 9113 section 8.2.2).
 const OF_HTTP1: &[&str] = &["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-fn all(keys: &Keys) -> Vec<Case> {
-    let translated: Vec<_> = all_cases(keys).iter().filter_map(translated).collect();
+fn all(keys: &Keys, paths: Paths) -> Vec<Case> {
+    let translated: Vec<_> = all_cases(keys, paths).iter().filter_map(translated).collect();
     let own = frames::cases(keys);
     assert_eq!([translated.len(), own.len()], CASES, "the number that is told of them");
     for (cases, listed) in [(&translated, SHARED), (&own, OWN)] {
@@ -62,16 +65,31 @@ fn translated(case: &Case) -> Option<Case> {
         fields.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t'])));
     }
     let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, *value)).collect();
-    let is_of_http1 = fields.iter().any(|(name, _)| OF_HTTP1.contains(name));
     let expect = match &case.expect {
-        Expect::Passed(..) if is_of_http1 => Expect::Refused(&[0]),
+        // The stream ends, whoever asks.
+        Expect::Refused(_) | Expect::Passed(..) if !fields.iter().all(|(name, value)| is_of_http2(name, value)) => {
+            ENDED
+        }
         Expect::Passed(target, body) => Expect::Passed(target.clone(), body),
-        Expect::Either => Expect::Either,
-        // Refused with a page, or as no HTTP/2.
-        Expect::Refused(_) => Expect::Refused(&[0, 400, 401, 403, 431, 501]),
+        Expect::Refused(statuses) => Expect::Refused(statuses),
         Expect::Answers(_) | Expect::Broken => return None,
     };
     Some(Case { row: case.row, sent: connection(&[stream(1, &fields, body.as_bytes())]), expect })
+}
+
+/// Whether HTTP/2 has such a field (RFC 9113 sections 8.2.1 and 8.2.2).
+fn is_of_http2(name: &str, value: &str) -> bool {
+    let is_token = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(fits)
+    };
+    let name_fits = name.starts_with(':') || is_token(name) && !OF_HTTP1.contains(&name);
+    name_fits
+        && match name {
+            ":method" => is_token(value),
+            "te" => value == "trailers",
+            _ => value.bytes().all(|byte| byte == b'\t' || byte >= b' ' && byte != 0x7f),
+        }
 }
 
 /// The statuses of so many streams; no more once one was ended with an error.
@@ -102,14 +120,14 @@ fn in_frames(court: Court) -> Court {
 
 #[test]
 fn nothing_hostile_gets_in_by_frames() {
-    for config in ["", "proxy: { paths: lenient }"] {
-        let court = in_frames(serve(config));
-        court.judge_all(&all(&court.keys));
+    for paths in [Paths::Strict, Paths::Lenient] {
+        let court = in_frames(serve(paths.config()));
+        court.judge_all(&all(&court.keys, paths));
     }
 }
 
 #[test]
 fn nothing_hostile_gets_in_by_frames_over_tls() {
     let court = in_frames(serve_tls("h2"));
-    court.judge_all(&sample(all(&court.keys), 4));
+    court.judge_all(&sample(all(&court.keys, Paths::Strict), 4));
 }
