@@ -1,5 +1,6 @@
 //! The whole: starts every part, hands each what it needs, and stops them in order. The only module that knows all others.
 
+mod instance;
 mod ledger;
 mod reload;
 
@@ -11,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use self::instance::Instance;
 use self::ledger::Ledger;
 pub use self::reload::Watched;
 use self::reload::{Parts, Reloader, Rereadable};
@@ -98,14 +100,14 @@ pub struct App {
 /// When a port is taken, the store cannot be opened, or the system refuses something.
 pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<App, Error> {
     let reread = watched.map(|watched| Rereadable::new(watched, &config)).transpose()?;
-    let Config { proxy, admin, ops, sync, store, locksmith, traces, log: _, files: _, warnings: _ } = config;
+    let Config { proxy, admin, ops, sync, store: location, locksmith, traces, log: _, files: _, warnings: _ } = config;
     let proxy_listener = bind("proxy.listen", proxy.listen)?;
     let admin_listener = admin.as_ref().map(|admin| bind("admin.listen", admin.listen)).transpose()?;
     let ops_listener = ops.as_ref().map(|ops| bind("ops.listen", ops.listen)).transpose()?;
     let probes = Arc::new(ArcSwapOption::new(ops.and_then(|ops| ops.probes)));
 
     // Not made where there is none: a volume that is not mounted would turn every key into an unknown one.
-    let store = Arc::new(AnyStore::open(&store, locksmith.pepper.check())?);
+    let store = Arc::new(AnyStore::open(&location, locksmith.pepper.check())?);
     let (metrics, lifecycle) = (Arc::new(Metrics::new()?), Lifecycle::default());
     let (replica, writer) = Replica::new(sync.max_staleness);
     let mut tasks = JoinSet::new();
@@ -114,13 +116,14 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
         store: store.clone(),
         replica: replica.clone(),
         metrics: metrics.clone(),
+        lifecycle: lifecycle.clone(),
+        instance: Instance::of(&location, sync.snapshot.as_deref())?,
         node: sync.node,
         snapshot: sync.snapshot.map(|path| Snapshot::new(path, locksmith.clone())),
         proxy: proxy_listener.local_addr()?,
     };
     let sync = Sync::new(store.clone(), writer, poll, metrics.clone(), lifecycle.clone());
-    let applied = sync.applied();
-    let ledger = ledger::start(needs, sync, &mut tasks);
+    let (applied, ledger) = (sync.applied(), ledger::start(needs, sync, &mut tasks));
 
     let ops = Ops {
         replica: replica.clone(),

@@ -24,11 +24,16 @@ pub enum Phase {
 pub struct Lifecycle {
     phase: Arc<watch::Sender<Phase>>,
     troubles: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    withheld: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Starting)), troubles: Arc::default() }
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
+            troubles: Arc::default(),
+            withheld: Arc::default(),
+        }
     }
 }
 
@@ -61,6 +66,16 @@ impl Lifecycle {
             Some(trouble) => troubles.insert(part, trouble),
             None => troubles.remove(part),
         };
+    }
+
+    /// Why nobody should send requests here, though they would be answered; `None` when nothing is against it any more.
+    pub fn withhold(&self, why: Option<&'static str>) {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why nobody should send requests here, if nobody should.
+    pub fn withheld(&self) -> Option<&'static str> {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in trouble now.

@@ -75,9 +75,11 @@ impl Ops {
         page.unwrap_or_else(|| Page::text(StatusCode::NOT_FOUND, "not found; there are /livez, /readyz and /metrics\n"))
     }
 
-    /// Ready as long as it can decide: a store that is down right now takes no replica out of rotation.
+    /// Ready as long as it can decide, and others know of it: a store that is down right now takes no replica out of
+    /// rotation.
     fn readiness(&self, verbose: bool) -> Page {
-        let checks = [("lifecycle", self.lifecycle_trouble()), ("replica", self.replica_trouble())];
+        let node = self.lifecycle.withheld().map(str::to_owned);
+        let checks = [("lifecycle", self.lifecycle_trouble()), ("replica", self.replica_trouble()), ("node", node)];
         let ready = checks.iter().all(|(_, trouble)| trouble.is_none());
         let (status, verdict) =
             if ready { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };

@@ -399,7 +399,7 @@ async fn deleted(request: &Request<'_>, revision: u64, wait: Option<Duration>) -
     let Some(limit) = wait else { return Ok(Answer::of(&json!({}))?.after_change(revision)) };
     let waited = applied_everywhere(&request.api.store, revision, limit).await.map_err(Failure::from)?;
     let answer = Answer::of(&waited)?.after_change(revision);
-    Ok(if waited.laggards.is_empty() { answer } else { answer.not_everywhere() })
+    Ok(if waited.is_everywhere() { answer } else { answer.not_everywhere() })
 }
 
 /// Deletes a key with all below it, if that is meant.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::instance::Instance;
+use crate::lifecycle::Lifecycle;
 use crate::replica::Replica;
 use crate::store::AnyStore;
 use crate::sync::Sync;
@@ -21,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is left to be done at the end.
 pub(super) struct Ledger {
     store: Arc<AnyStore>,
-    node: String,
+    id: String,
+    _instance: Instance,
     last: oneshot::Sender<oneshot::Sender<()>>,
     /// Whether it takes its leave at the end. With a snapshot it does not: when it starts again without the store, it goes on
     /// by what it knew.
@@ -33,6 +36,8 @@ pub(super) struct Needs {
     pub(super) store: Arc<AnyStore>,
     pub(super) replica: Arc<Replica>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) instance: Instance,
     /// What this process is called; `None` after the machine and its port.
     pub(super) node: Option<String>,
     pub(super) proxy: SocketAddr,
@@ -42,9 +47,10 @@ pub(super) struct Needs {
 
 /// Starts to follow the store, and to tell it of this process.
 pub(super) fn start(needs: Needs, sync: Sync<Arc<AnyStore>>, tasks: &mut JoinSet<std::io::Result<()>>) -> Ledger {
-    let Needs { store, replica, metrics, node, proxy, snapshot } = needs;
+    let Needs { store, replica, metrics, lifecycle, instance, node, proxy, snapshot } = needs;
     let node = node.unwrap_or_else(|| format!("{}:{}", host(), proxy.port()));
-    let mut reporter = Reporter::new(store.clone(), node.clone(), replica.clone(), metrics.clone());
+    let (id, shown) = (instance.named(&node), (replica.clone(), metrics.clone()));
+    let mut reporter = Reporter::new(store.clone(), id.clone(), shown, lifecycle, snapshot.is_some());
     let (teller, applied) = mpsc::unbounded_channel();
     if let Some(snapshot) = snapshot.clone() {
         let saver = Saver::new(store.clone(), snapshot, replica.clone(), metrics.clone());
@@ -60,12 +66,12 @@ pub(super) fn start(needs: Needs, sync: Sync<Arc<AnyStore>>, tasks: &mut JoinSet
         Ok(())
     });
     let (last, asked) = oneshot::channel();
-    let recorder = Recorder::new(store.clone(), node.clone(), replica, metrics);
+    let recorder = Recorder::new(store.clone(), node, replica, metrics);
     tasks.spawn(async move {
         recorder.run(asked).await;
         Ok(())
     });
-    Ledger { store, node, last, leaves }
+    Ledger { store, id, _instance: instance, last, leaves }
 }
 
 impl Ledger {
@@ -78,7 +84,7 @@ impl Ledger {
         }
         tasks.shutdown().await;
         if self.leaves {
-            Reporter::leave(&self.store, &self.node).await;
+            Reporter::leave(&self.store, &self.id).await;
         }
     }
 }

@@ -25,9 +25,16 @@ pub struct Waited {
     pub laggards: Vec<Node>,
 }
 
+impl Waited {
+    /// Whether nobody lets pass any more what the revision took away. Where nobody is known, nothing is.
+    pub fn is_everywhere(&self) -> bool {
+        self.live > 0 && self.laggards.is_empty()
+    }
+}
+
 /// Waits until every node that may let requests pass has applied a revision, or the time is over. It is never too early: a
-/// node makes itself known before it reads the store for the first time, and one that is silent counts until it is certain to
-/// refuse everything.
+/// node makes itself known before it reads the store for the first time, and is not ready while it cannot; one that is silent
+/// counts until it is certain to refuse everything.
 ///
 /// # Errors
 /// When the store cannot be read, or keeps no nodes.
@@ -38,10 +45,11 @@ pub async fn applied_everywhere(ledger: &impl Ledger, revision: u64, limit: Dura
         let nodes: Vec<Node> = ledger.nodes().await?.into_iter().filter(Node::may_serve).collect();
         let live = nodes.len();
         let laggards: Vec<Node> = nodes.into_iter().filter(|node| node.revision < revision).collect();
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let waited = Waited { applied: live - laggards.len(), live, ms, laggards };
         let left = limit.saturating_sub(began.elapsed());
-        if laggards.is_empty() || left.is_zero() {
-            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            return Ok(Waited { applied: live - laggards.len(), live, ms, laggards });
+        if waited.is_everywhere() || left.is_zero() {
+            return Ok(waited);
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 3 / 2).min(LATER);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::lifecycle::Lifecycle;
 use crate::replica::Replica;
 use crate::store::ledger::nodes::Report;
 use crate::store::ledger::{Ledger, LedgerError};
@@ -17,6 +18,13 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long to wait for the store before the first pull, and at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long after its last word a node that refuses everything by now is still shown to people, in milliseconds.
+const SHOWN: u64 = 24 * 60 * 60 * 1000;
+
+/// Why nobody should send requests to a node that is not on the list: who revokes a key would not wait for it.
+const UNLISTED: &str =
+    "the store does not take down that this process is there, so that nobody can wait for it; the log says why";
 
 /// What was applied.
 #[derive(Clone, Copy, Debug)]
@@ -37,21 +45,46 @@ pub struct Reporter<L> {
     node: String,
     replica: Arc<Replica>,
     metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+    /// Whether it may go on by a snapshot where the store is away, and need not be on the list for that.
+    has_snapshot: bool,
+    /// When it was last taken down.
+    listed: Option<Instant>,
     /// What was said last went wrong, and somebody was told.
     told: bool,
 }
 
 impl<L: Ledger> Reporter<L> {
     /// One who has said nothing yet.
-    pub fn new(ledger: L, node: String, replica: Arc<Replica>, metrics: Arc<Metrics>) -> Self {
-        Self { ledger, node, replica, metrics, told: false }
+    pub fn new(
+        ledger: L,
+        node: String,
+        (replica, metrics): (Arc<Replica>, Arc<Metrics>),
+        lifecycle: Lifecycle,
+        has_snapshot: bool,
+    ) -> Self {
+        Self { ledger, node, replica, metrics, lifecycle, has_snapshot, listed: None, told: false }
     }
 
     /// Makes the node known before it knows anything: whoever commits after its first pull finds it.
     pub async fn introduce(&mut self) {
-        if timeout(PATIENCE, self.report(0)).await.is_err() {
-            tracing::warn!("the store does not take down that this node is there; nobody waits for it");
+        match timeout(PATIENCE, self.report(0)).await {
+            Ok(is_known) => self.judge(is_known || self.has_snapshot),
+            Err(_) => {
+                tracing::warn!("the store does not take down that this node is there; nobody waits for it");
+                self.judge(self.has_snapshot);
+            }
         }
+        // Who reads only itself clears up only after itself.
+        let nodes = timeout(PATIENCE, self.ledger.nodes()).await.ok().and_then(Result::ok).unwrap_or_default();
+        for node in nodes.iter().filter(|node| !node.may_serve() && node.seen_ms_ago > SHOWN) {
+            Self::leave(&self.ledger, &node.id).await;
+        }
+    }
+
+    /// Readiness follows from whether this node is on the list, or need not be.
+    fn judge(&self, is_known: bool) {
+        self.lifecycle.withhold((!is_known).then_some(UNLISTED));
     }
 
     /// Runs for ever.
@@ -64,7 +97,9 @@ impl<L: Ledger> Reporter<L> {
                 all.push(next);
             }
             revision = all.last().map_or(revision, |last| last.revision);
-            self.report(revision).await;
+            let is_known = self.report(revision).await;
+            // Without a pull from the store it has only what a snapshot knew.
+            self.judge(is_known || (revision == 0 && self.has_snapshot));
             for applied in all {
                 self.observe(applied).await;
             }
@@ -77,13 +112,17 @@ impl<L: Ledger> Reporter<L> {
         let _ = timeout(PATIENCE, ledger.forget(node)).await;
     }
 
-    async fn report(&mut self, revision: u64) {
+    /// Says so; whether the list has it, as far as one is kept.
+    async fn report(&mut self, revision: u64) -> bool {
         let max_staleness = self.replica.max_staleness();
         let id = self.node.clone();
         let report = Report { id, revision, version: env!("CARGO_PKG_VERSION"), max_staleness };
         match self.ledger.report(report).await {
-            Ok(()) => self.told = false,
-            Err(LedgerError::None(_)) => {}
+            Ok(()) => {
+                self.told = false;
+                self.listed = Some(Instant::now());
+            }
+            Err(LedgerError::None(_)) => return true,
             Err(LedgerError::Store(error)) if self.told => {
                 tracing::debug!(%error, "still cannot say how far this node is");
             }
@@ -92,6 +131,8 @@ impl<L: Ledger> Reporter<L> {
                 self.told = true;
             }
         }
+        // Longer ago, whoever waits takes it for one that has ended.
+        self.listed.is_some_and(|listed| listed.elapsed() <= max_staleness)
     }
 
     /// Takes down how long it took from a commit to here, all of it by the store's clock but for the last step.

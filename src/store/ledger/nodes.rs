@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Who it is: no two that run at once are called the same.
+    /// Who it is: no two that run at once have the same, whatever they are called.
     pub id: String,
     /// The revision that it has applied.
     pub revision: u64,

@@ -89,6 +89,7 @@ impl Way {
                 _ if word.len() > 15 && word.starts_with("20") && word.ends_with('Z') => "TIME",
                 _ if self.hints.iter().any(|hint| hint == word) => "HINT",
                 _ if word.len() == 43 => "TICKET",
+                _ if word.starts_with("n1-") => "NODE",
                 _ if is_count && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => "N",
                 // Columns are as wide as what was masked.
                 " " if masked.ends_with(' ') => "",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Key, Stage, refusal};
-use crate::support::until;
+use crate::support::{Site, until};
 
 /// A page of the audit as somebody sees it: what was done to which key.
 #[track_caller]
@@ -108,4 +108,40 @@ fn a_deletion_says_when_it_holds_everywhere() {
     let waited = stage.result("DELETE", &format!("{path}?wait=all&timeout=5s"), "");
     assert_eq!((&waited["applied"], &waited["live"], waited["ms"].is_u64()), (&json!(1), &json!(1), true), "{waited}");
     assert_eq!(stage.opens(&key), 401);
+}
+
+/// Two that are called the same are two: the one that has heard of a deletion does not answer for the one that is frozen.
+#[test]
+fn a_deletion_waits_for_both_of_two_processes_with_one_name() {
+    let stage = Stage::with("sync: { node: gateway }");
+    let store = format!("store: sqlite:{}/keyward.db", stage.keyward.site.path().display());
+    let twin = Site::new(stage.upstream.address(), &format!("{store}\nsync: {{ node: gateway }}")).serve();
+    let delete = |key: &Key, timeout: &str| {
+        let deleted = stage.ask("DELETE", &format!("/v2/keys/{}?wait=all&timeout={timeout}", key.id), "");
+        (deleted.status, deleted.json()["result"].take())
+    };
+    let (status, waited) = delete(&stage.create("first", json!({})), "5s");
+    assert_eq!((status, &waited["applied"], &waited["live"]), (200, &json!(2), &json!(2)), "{waited}");
+    twin.signal("STOP");
+    let (status, waited) = delete(&stage.create("second", json!({})), "300ms");
+    assert_eq!((status, &waited["applied"], &waited["live"]), (202, &json!(1), &json!(2)), "{waited}");
+    let frozen = waited["laggards"][0]["id"].as_str().unwrap();
+    assert!(frozen.starts_with("gateway-"), "{waited}");
+    // Killed, it is still not known to be gone.
+    twin.kill();
+    assert_eq!(delete(&stage.create("third", json!({})), "300ms").0, 202);
+    stage.keyward.site.run(&["node", "forget", frozen]);
+    assert_eq!(delete(&stage.create("fourth", json!({})), "5s").0, 200);
+}
+
+/// One that was killed and runs again is the same one: nobody waits for what it was.
+#[test]
+fn a_process_that_was_killed_and_runs_again_is_not_waited_for_twice() {
+    // Whoever is not called anything is called by its port, which is another one each time here.
+    let Stage { keyward, admin, .. } = Stage::with("sync: { node: gateway }");
+    let keyward = keyward.kill().serve();
+    let key = keyward.site.create_key(&[]);
+    until("the key is known", || keyward.status_with(&key) == 200);
+    let deleted = keyward.manage(&admin, "DELETE", &format!("/v2/keys/{}?wait=all&timeout=5s", key.id), "");
+    assert_eq!((deleted.status, &deleted.json()["result"]["live"]), (200, &json!(1)), "{}", deleted.text());
 }
