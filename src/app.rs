@@ -235,7 +235,8 @@ fn serve_ops(
     })
 }
 
-/// Serves the pages and the API for those who run it; returns where the data plane hands in what is for the API.
+/// Serves the pages and the API for those who run it, on a thread of their own; returns where the data plane hands in what is
+/// for the API.
 fn serve_admin(
     tasks: &mut JoinSet<std::io::Result<()>>,
     listener: Option<TcpListener>,
@@ -243,18 +244,59 @@ fn serve_admin(
     reloads: Option<Reloads>,
     api: Api,
 ) -> Result<(Option<SocketAddr>, Option<Desk>), Error> {
-    if listener.is_none() {
-        return Ok((None, None));
-    }
-    tasks.spawn(api.follow());
+    let Some(listener) = listener else { return Ok((None, None)) };
+    let (address, follow) = (listener.local_addr()?, api.follow());
     let admin = Arc::new(Admin { replica, metrics, lifecycle, reloads, api });
     let page = move |ask| {
         let admin = admin.clone();
         async move { admin.page(ask).await }
     };
+    // What is asked here is handed in too: what a client that leaves has begun is done, and what came of it is known.
+    let (own_desk, own_questions) = Desk::new(admin::busy);
     let (desk, questions) = Desk::new(admin::busy);
-    tasks.spawn(control::attend(questions, page.clone()));
-    Ok((serve_pages(tasks, listener, page)?, Some(desk)))
+    let hand_in = move |ask| {
+        let desk = own_desk.clone();
+        async move { desk.ask(ask).await }
+    };
+    apart(tasks, "admin", async move {
+        tokio::try_join!(
+            follow,
+            control::serve(listener, hand_in),
+            control::attend(own_questions, page.clone()),
+            control::attend(questions, page),
+        )
+        .map(drop)
+    })?;
+    Ok((Some(address), Some(desk)))
+}
+
+/// As much as the main thread has. Of what is not used, nothing is taken.
+const STACK: usize = 8 * 1024 * 1024;
+
+/// Runs something on a thread with a runtime of its own, so that it holds up nothing else, as long as the tasks run.
+fn apart(
+    tasks: &mut JoinSet<std::io::Result<()>>,
+    name: &str,
+    work: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> std::io::Result<()> {
+    let runtime = control_runtime()?;
+    let (mut done, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
+        let work = async {
+            tokio::select! {
+                result = work => Some(result),
+                () = done.closed() => None,
+            }
+        };
+        if let Some(result) = runtime.block_on(work) {
+            // Whoever waited for it has ended meanwhile.
+            let _ = done.send(result);
+        }
+        // Not for what still blocks: the process ends.
+        runtime.shutdown_background();
+    })?;
+    tasks.spawn(async move { ended.await.unwrap_or_else(|_| Err(std::io::Error::other("a thread ended in a panic"))) });
+    Ok(())
 }
 
 fn serve_pages<A, F>(

@@ -1,5 +1,5 @@
-//! A small HTTP server for the control plane: short questions and pages. Nothing is streamed, and what is sent along is read
-//! only by those who ask for it, up to a limit of theirs.
+//! A small HTTP server for the control plane: short questions and pages. Nothing is streamed. What is sent along is read before
+//! anything else, and in little time; what is long, only by those who ask for it, up to a limit of theirs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,9 +26,11 @@ const CONNECTIONS: usize = 64;
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For what is sent along.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions at a time that are handed in from elsewhere.
 const HANDED_IN: usize = 64;
-/// The most that may be sent along with one of those: it is read before anybody knows who asks.
+/// The most that is read before anybody knows who asks.
 pub const LONGEST_BODY: usize = 64 * 1024;
 
 /// A question.
@@ -64,7 +66,7 @@ pub struct Mounted {
 pub enum Body {
     /// Nothing, or nothing any more.
     Nothing,
-    /// It has yet to be read.
+    /// It is long, or does not say how long it is, and has yet to be read.
     Coming(Incoming),
     /// It was read for us.
     Read(Result<Bytes, Unread>),
@@ -77,6 +79,8 @@ pub enum Unread {
     TooLong,
     /// It broke off.
     Broken,
+    /// It did not come in time.
+    Late,
 }
 
 impl Ask {
@@ -99,6 +103,18 @@ impl Ask {
             Body::Nothing => Ok(Bytes::new()),
             Body::Coming(body) => gather(body, limit).await.0,
             Body::Read(read) => read.and_then(|read| if read.len() > limit { Err(Unread::TooLong) } else { Ok(read) }),
+        }
+    }
+
+    /// What is sent along, as far as nobody has to wait for it.
+    ///
+    /// # Errors
+    /// When it is too long for that, does not say how long it is, or broke off.
+    pub fn read_at_once(&mut self) -> Result<Bytes, Unread> {
+        match std::mem::replace(&mut self.body, Body::Nothing) {
+            Body::Nothing => Ok(Bytes::new()),
+            Body::Coming(_) => Err(Unread::TooLong),
+            Body::Read(read) => read,
         }
     }
 
@@ -258,10 +274,12 @@ where
         let (answer, asked) = (answer.clone(), Arc::<AtomicUsize>::default());
         let questions = asked.clone();
         let service = service_fn(move |request| {
-            let (page, question) = (answer(ask(request, peer)), Question::of(&questions));
+            let (answer, questions) = (answer.clone(), questions.clone());
             async move {
-                let _question = question;
-                Ok::<_, Infallible>(page.await.into_response())
+                let ask = ask(request, peer).await;
+                // Not before all of it is there: whoever takes time to ask makes room for those who do not.
+                let _question = Question::of(&questions);
+                Ok::<_, Infallible>(answer(ask).await.into_response())
             }
         });
         let mut builder = Builder::new();
@@ -316,9 +334,16 @@ impl Drop for Question {
     }
 }
 
-fn ask(request: Request<Incoming>, peer: IpAddr) -> Ask {
+async fn ask(request: Request<Incoming>, peer: IpAddr) -> Ask {
     let (parts, body) = request.into_parts();
-    Ask { body: Body::Coming(body), ..Ask::of(parts, peer) }
+    let is_short = body.size_hint().upper().is_some_and(|length| length <= LONGEST_BODY as u64);
+    let body = if is_short {
+        let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, LONGEST_BODY)).await;
+        Body::Read(read.map_or(Err(Unread::Late), |(read, _)| read))
+    } else {
+        Body::Coming(body)
+    };
+    Ask { body, ..Ask::of(parts, peer) }
 }
 
 #[cfg(test)]

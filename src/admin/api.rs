@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{ALLOW, HOST, HeaderMap, IF_MATCH, WWW_AUTHENTICATE};
-use http::{Method, StatusCode};
 use tokio::sync::watch;
 
 use super::caller::{Caller, authenticate};
@@ -135,18 +135,22 @@ impl Api {
             }
             Found::Nothing => return Err(Trouble::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")),
         };
-        // Keys are judged before lists are there, a moment after the start and after each change by somebody else.
-        let judged = self.applied.borrow().map_or(0, |applied| applied.number);
-        let _ = tokio::time::timeout(PATIENCE, self.index.reached(judged)).await;
         let now = SystemTime::now().into();
         if operation.action == Action::SignIn {
-            let body = read(ask, LONGEST_BODY).await?;
+            let body = unread(ask.read_at_once(), LONGEST_BODY)?;
             return me::sign_in(self, ask, &body, now).await;
         }
-        let caller = match self.signed_in(ask, now)? {
-            Some(caller) => caller,
-            None => authenticate(ask, operation, &self.locksmith, &self.replica, &self.index)
-                .map_err(|denied| self.denied(&denied, ask.client.unwrap_or(ask.peer)))?,
+        let caller = match self.signed_in(ask)? {
+            Some(signed_in) => {
+                self.catch_up().await?;
+                self.user(signed_in, now)?
+            }
+            None => {
+                let key = authenticate(ask, operation, &self.locksmith, &self.replica)
+                    .map_err(|denied| self.denied(&denied, ask.client.unwrap_or(ask.peer)))?;
+                self.catch_up().await?;
+                key.caller(&self.index, now)
+            }
         };
         if !caller.authority.may_somewhere(operation.permission) {
             return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
@@ -159,6 +163,14 @@ impl Api {
         let request =
             Request { api: self, operation, caller, id, headers, peer, client, mounted, now, query, path, body };
         request.answer().await
+    }
+
+    /// Resolves once the index has all that a caller was judged by: it is behind for a moment after each change, and holds
+    /// nothing before the first good key or cookie.
+    async fn catch_up(&self) -> Result<(), Trouble> {
+        let judged = self.applied.borrow().map_or(0, |applied| applied.number);
+        let caught_up = tokio::time::timeout(PATIENCE, self.index.reached(judged)).await;
+        caught_up.map_err(|_| Trouble::denied(&Denial::ReplicaNotLoaded.into()))
     }
 
     /// Tells apart only what the client may tell apart, and counts the rest.
@@ -185,10 +197,10 @@ impl Api {
 
 impl Request<'_> {
     async fn answer(&self) -> Result<Answer, Trouble> {
-        if *self.operation.method != Method::POST {
+        if !self.operation.creates {
             return self.run().await;
         }
-        match self.api.replays.look(self.headers, &self.caller.actor, (&self.path, &self.body))? {
+        match self.api.replays.look(self.headers, &self.caller, (&self.path, &self.body))? {
             Remembered::Answer(answer) => Ok(answer),
             Remembered::Nothing => self.run().await,
             Remembered::Place(place) => {
@@ -320,12 +332,17 @@ impl Request<'_> {
 
 /// What is sent along.
 async fn read(ask: &mut Ask, longest: usize) -> Result<Bytes, Trouble> {
-    ask.read(longest).await.map_err(|unread| match unread {
+    unread(ask.read(longest).await, longest)
+}
+
+fn unread(read: Result<Bytes, Unread>, longest: usize) -> Result<Bytes, Trouble> {
+    read.map_err(|unread| match unread {
         Unread::TooLong => {
-            let why = format!("send {longest} bytes at most");
+            let why = format!("send {longest} bytes at most, and say how many");
             Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
         }
         Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
+        Unread::Late => Trouble::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come in time"),
     })
 }
 
@@ -343,3 +360,6 @@ pub(super) fn paging(query: &mut Query) -> (usize, String) {
     let cursor = query.take("cursor", |text| Ok(text.to_owned()));
     (limit.unwrap_or(25), cursor.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,25 @@ fn in_sandbox(authority: &Authority) -> Authority {
     authority.looking().or(authority.and(&Authority::new(keys, None)))
 }
 
+/// A key that is good, before anybody has looked what it may do.
+pub(super) struct GoodKey {
+    id: Box<str>,
+    scope: Option<Scope>,
+    env: Environment,
+}
+
+impl GoodKey {
+    /// Who it is.
+    pub(super) fn caller(self, index: &Index, now: Timestamp) -> Caller {
+        let (subject, env) = (Subject::Key(self.id), self.env);
+        let mut authority = authority_of(&subject, index, now);
+        if env == Environment::Test {
+            authority = in_sandbox(&authority);
+        }
+        Caller { actor: subject.to_string(), subject, scope: self.scope, authority, env }
+    }
+}
+
 /// A key may come in every form that a header has. Not in the query: what is there, is logged and remembered.
 fn rule(operation: &Operation) -> Rule {
     let forms = Forms {
@@ -76,28 +95,18 @@ pub(super) fn authenticate(
     operation: &Operation,
     locksmith: &Locksmith,
     replica: &Replica,
-    index: &Index,
-) -> Result<Caller, Denied> {
+) -> Result<GoodKey, Denied> {
     let (view, now) = (replica.view(Instant::now()), Timestamp::from(SystemTime::now()));
     let facts = Facts { method: &ask.method, query: None, headers: &ask.headers, client: ask.client };
     let rule = rule(operation);
     let matched = Matched { index: 0, rule: &rule, captured: Vec::new(), ambiguous: None };
     let permit = authorize(&facts, &matched, locksmith, &view, now)?;
     let grant = permit.grant().ok_or(Denial::MissingCredential)?;
-    if !index.is_loaded() {
-        return Err(Denial::ReplicaNotLoaded.into());
-    }
-    let key: Box<str> = view.names(grant.key).id.into();
     let scope = if grant.scope == ScopeIndex::EVERYWHERE { None } else { view.scope(grant.scope).cloned() };
     if scope.is_none() && grant.scope != ScopeIndex::EVERYWHERE {
         return Err(Denial::SuspendedScope.into());
     }
-    let subject = Subject::Key(key);
-    let (mut authority, env) = (authority_of(&subject, index, now), grant.environment);
-    if env == Environment::Test {
-        authority = in_sandbox(&authority);
-    }
-    Ok(Caller { actor: subject.to_string(), subject, scope, authority, env })
+    Ok(GoodKey { id: view.names(grant.key).id.into(), scope, env: grant.environment })
 }
 
 /// All that somebody's roles would give, whether or not they may use it now: who may change them must have it too, or could

@@ -138,7 +138,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     });
     let header = |name: &str, description: &str| json!({ "name": name, "in": "header", "description": description, "schema": { "type": "string" } });
     let header = match *operation.method {
-        Method::POST => Some(header("Idempotency-Key", "The same request with the same key is carried out once.")),
+        Method::POST if operation.creates => {
+            Some(header("Idempotency-Key", "The same request with the same key is carried out once."))
+        }
         Method::PATCH | Method::DELETE => Some(header("If-Match", "The ETag that the caller has seen.")),
         _ => None,
     };

@@ -144,11 +144,6 @@ impl Index {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether anything has been read yet.
-    pub(super) fn is_loaded(&self) -> bool {
-        self.revision.borrow().is_some()
-    }
-
     /// Resolves once a revision is here.
     pub(super) async fn reached(&self, number: u64) {
         let mut revision = self.revision.subscribe();

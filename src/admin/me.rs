@@ -10,6 +10,7 @@ use super::caller::Caller;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, parsed, text};
 use super::sessions::{self, Jar, Token};
+use crate::auth::decision::Denial;
 use crate::auth::grant::{Environment, Timestamp};
 use crate::control::{Ask, Mounted};
 use crate::manage::authority::{View, authority_of};
@@ -17,6 +18,7 @@ use crate::manage::password::Password;
 use crate::manage::user::UserPatch;
 use crate::manage::values::PersonName;
 use crate::manage::{Failure, Session, Stored};
+use crate::replica::Status;
 use crate::store::record::{Subject, UserBody, UserState};
 
 /// Nobody learns which half was wrong, or whether there is such a user.
@@ -72,7 +74,7 @@ impl Api {
     }
 
     /// A new cookie for a user.
-    fn begin(&self, user: &str, now: Timestamp, mounted: Option<&Mounted>) -> Result<String, Trouble> {
+    pub(super) fn begin(&self, user: &str, now: Timestamp, mounted: Option<&Mounted>) -> Result<String, Trouble> {
         let token = self.sessions.begin(user, now, Instant::now()).map_err(Failure::Random)?;
         Ok(sessions::cookie(Some(&token), &self.jar(mounted)))
     }
@@ -80,19 +82,15 @@ impl Api {
     /// Who has signed in on this browser, if nobody has used a key beside.
     ///
     /// # Errors
-    /// When they may not go on, or another site's page may have asked.
-    pub(super) fn signed_in(&self, ask: &Ask, now: Timestamp) -> Result<Option<Caller>, Trouble> {
+    /// When they may not go on, another site's page may have asked, or what is known is too old to know it.
+    pub(super) fn signed_in(&self, ask: &Ask) -> Result<Option<SignedIn>, Trouble> {
         let Some(token) = token(&ask.headers, &self.jar(ask.mounted.as_ref())) else { return Ok(None) };
-        let gone = || {
-            let why = "you are signed out; sign in again";
-            Trouble::new(StatusCode::UNAUTHORIZED, "signed_out", why)
-        };
-        let (user, since) = self.sessions.find(&token, Instant::now()).ok_or_else(gone)?;
-        let body = self.index.user(&user).filter(|body| body.state == UserState::Active).ok_or_else(gone)?;
-        if body.password_time.is_some_and(|set| set > since) {
-            self.sessions.end(&token);
-            return Err(gone());
+        match self.replica.status(Instant::now()) {
+            Status::Usable(_) => {}
+            Status::Booting => return Err(Trouble::denied(&Denial::ReplicaNotLoaded.into())),
+            Status::Expired(_) => return Err(Trouble::denied(&Denial::ReplicaExpired.into())),
         }
+        let (user, since) = self.sessions.find(&token, Instant::now()).ok_or_else(signed_out)?;
         if ask.method != Method::GET
             && ask.method != Method::HEAD
             && sessions::may_be_forged(&ask.headers, self.origin(ask.mounted.as_ref()))
@@ -100,11 +98,36 @@ impl Api {
             let why = "this may come from another site's page; send the header X-Keyward-Request: 1";
             return Err(Trouble::forbidden(why));
         }
+        Ok(Some(SignedIn { token, user, since }))
+    }
+
+    /// What somebody may do who has signed in.
+    ///
+    /// # Errors
+    /// When they may not go on.
+    pub(super) fn user(&self, signed_in: SignedIn, now: Timestamp) -> Result<Caller, Trouble> {
+        let SignedIn { token, user, since } = signed_in;
+        let body = self.index.user(&user).filter(|body| body.state == UserState::Active).ok_or_else(signed_out)?;
+        if body.password_time.is_some_and(|set| set > since) {
+            self.sessions.end(&token);
+            return Err(signed_out());
+        }
         let subject = Subject::User(user);
         let authority = authority_of(&subject, &*self.index, now);
         let env = Environment::Live;
-        Ok(Some(Caller { actor: subject.to_string(), subject, scope: body.scope, authority, env }))
+        Ok(Caller { actor: subject.to_string(), subject, scope: body.scope, authority, env })
     }
+}
+
+/// Somebody whose browser has a good token, before anybody has looked what they may do.
+pub(super) struct SignedIn {
+    token: Token,
+    user: Box<str>,
+    since: Timestamp,
+}
+
+fn signed_out() -> Trouble {
+    Trouble::new(StatusCode::UNAUTHORIZED, "signed_out", "you are signed out; sign in again")
 }
 
 /// A key goes before a cookie: browsers send the one along by themselves, and never the other.

@@ -115,6 +115,8 @@ pub struct Operation {
     pub output: &'static str,
     /// The parameters of its query.
     pub query: &'static [&'static str],
+    /// Whether it makes something, once for each `Idempotency-Key`.
+    pub creates: bool,
 }
 
 static GET: Method = Method::GET;
@@ -130,7 +132,18 @@ const fn operation(
     (input, output): (Option<&'static str>, &'static str),
     query: &'static [&'static str],
 ) -> Operation {
-    Operation { action, method, path, id, permission, summary, input, output, query }
+    Operation { action, method, path, id, permission, summary, input, output, query, creates: false }
+}
+
+/// One that makes something at a path.
+const fn creation(
+    action: Action,
+    path: &'static str,
+    permission: Permission,
+    names: (&'static str, &'static str),
+    (input, output): (&'static str, &'static str),
+) -> Operation {
+    Operation { creates: true, ..operation(action, (&POST, path), permission, names, (Some(input), output), &[]) }
 }
 
 /// All operations.
@@ -143,13 +156,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "KeyList"),
         &["limit", "cursor", "state", "record"],
     ),
-    operation(
+    creation(
         Action::CreateKey,
-        (&POST, "/v2/keys"),
+        "/v2/keys",
         Permission::KeysWrite,
         ("createKey", "Create a key; its value is shown once"),
-        (Some("NewKey"), "KeyWithValue"),
-        &[],
+        ("NewKey", "KeyWithValue"),
     ),
     operation(
         Action::ImportKeys,
@@ -218,13 +230,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "SecretList"),
         &["record"],
     ),
-    operation(
+    creation(
         Action::CreateSecret,
-        (&POST, "/v2/keys/{id}/secrets"),
+        "/v2/keys/{id}/secrets",
         Permission::KeysWrite,
         ("createSecret", "Give a key a new value, shown once"),
-        (Some("Rotation"), "KeyWithValue"),
-        &[],
+        ("Rotation", "KeyWithValue"),
     ),
     operation(
         Action::LookUpKey,
@@ -250,13 +261,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "ScopeList"),
         &["limit", "cursor", "record"],
     ),
-    operation(
+    creation(
         Action::CreateScope,
-        (&POST, "/v2/scopes"),
+        "/v2/scopes",
         Permission::ScopesWrite,
         ("createScope", "Create a scope, and what is missing above it"),
-        (Some("NewScope"), "Scope"),
-        &[],
+        ("NewScope", "Scope"),
     ),
     operation(
         Action::GetScope,
@@ -282,13 +292,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "UserList"),
         &["limit", "cursor", "record"],
     ),
-    operation(
+    creation(
         Action::CreateUser,
-        (&POST, "/v2/users"),
+        "/v2/users",
         Permission::UsersWrite,
         ("createUser", "Create a user"),
-        (Some("NewUser"), "UserWithValue"),
-        &[],
+        ("NewUser", "UserWithValue"),
     ),
     operation(
         Action::GetUser,
@@ -346,13 +355,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "RoleList"),
         &["limit", "cursor", "record"],
     ),
-    operation(
+    creation(
         Action::CreateRole,
-        (&POST, "/v2/roles"),
+        "/v2/roles",
         Permission::RolesWrite,
         ("createRole", "Create a role"),
-        (Some("NewRole"), "Role"),
-        &[],
+        ("NewRole", "Role"),
     ),
     operation(
         Action::GetRole,
@@ -386,13 +394,12 @@ pub static OPERATIONS: [Operation; 41] = [
         (None, "BindingList"),
         &["limit", "cursor", "subject", "record"],
     ),
-    operation(
+    creation(
         Action::CreateBinding,
-        (&POST, "/v2/bindings"),
+        "/v2/bindings",
         Permission::BindingsWrite,
         ("createBinding", "Give somebody a role"),
-        (Some("NewBinding"), "Binding"),
-        &[],
+        ("NewBinding", "Binding"),
     ),
     operation(
         Action::GetBinding,

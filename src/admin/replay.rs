@@ -12,7 +12,9 @@ use http::header::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::caller::Caller;
 use super::envelope::{Answer, Trouble};
+use crate::auth::authority::Authority;
 use crate::manage::Mistake;
 
 static NAME: HeaderName = HeaderName::from_static("idempotency-key");
@@ -31,6 +33,8 @@ pub(super) struct Replays(Arc<Mutex<HashMap<Fingerprint, Entry>>>);
 struct Entry {
     at: Instant,
     question: Fingerprint,
+    /// What the caller might do.
+    authority: Authority,
     /// `None` while it is being made.
     answer: Option<Kept>,
 }
@@ -85,11 +89,12 @@ impl Replays {
     /// Looks whether a question has come before.
     ///
     /// # Errors
-    /// When it has come with something else in it, is still being answered, or its key is too long.
+    /// When it has come with something else in it, is still being answered, its key is too long, or the caller may no longer do
+    /// all that it might then: what was made is for those who may make it.
     pub(super) fn look(
         &self,
         headers: &HeaderMap,
-        actor: &str,
+        caller: &Caller,
         (path, body): (&str, &Bytes),
     ) -> Result<Remembered, Trouble> {
         let Some(key) = headers.get(&NAME) else { return Ok(Remembered::Nothing) };
@@ -97,13 +102,17 @@ impl Replays {
             let (field, why) = ("Idempotency-Key".to_owned(), "must be 1 to 255 characters".to_owned());
             return Err(Trouble::invalid(vec![Mistake { field, why }]));
         }
-        let (name, question) = (hash(&[actor.as_bytes(), key.as_bytes()]), hash(&[path.as_bytes(), body]));
+        let (name, question) = (hash(&[caller.actor.as_bytes(), key.as_bytes()]), hash(&[path.as_bytes(), body]));
         let mut entries = self.lock();
         entries.retain(|_, entry| entry.at.elapsed() < MEMORY);
         match entries.get(&name) {
             Some(entry) if entry.question != question => {
                 let why = "this Idempotency-Key came with another request";
                 Err(Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", why))
+            }
+            Some(entry) if !caller.authority.includes(&entry.authority) => {
+                let why = "you may do less than when the first request with this Idempotency-Key came";
+                Err(Trouble::forbidden(why))
             }
             Some(Entry { answer: None, .. }) => {
                 let why = "the first request with this Idempotency-Key is still under way";
@@ -126,7 +135,8 @@ impl Replays {
                 {
                     entries.remove(&oldest);
                 }
-                entries.insert(name, Entry { at: Instant::now(), question, answer: None });
+                let authority = caller.authority.clone();
+                entries.insert(name, Entry { at: Instant::now(), question, authority, answer: None });
                 Ok(Remembered::Place(Place { replays: self.clone(), name }))
             }
         }
@@ -145,31 +155,46 @@ fn hash(parts: &[&[u8]]) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::authority::{Permission, Permissions};
+    use crate::auth::grant::Environment;
+    use crate::store::record::Subject;
 
-    fn look(replays: &Replays, key: &str, actor: &str, body: &'static str) -> Result<Remembered, Trouble> {
+    fn caller(key: &str, permissions: &[Permission]) -> Caller {
+        let subject = Subject::Key(key.into());
+        let authority = Authority::new(Permissions::of(permissions), None);
+        Caller { actor: subject.to_string(), subject, scope: None, authority, env: Environment::Live }
+    }
+
+    fn look(replays: &Replays, key: &str, who: &str, body: &'static str) -> Result<Remembered, Trouble> {
+        look_as(replays, key, &caller(who, &[Permission::KeysWrite]), body)
+    }
+
+    fn look_as(replays: &Replays, key: &str, caller: &Caller, body: &'static str) -> Result<Remembered, Trouble> {
         let headers = HeaderMap::from_iter([(NAME.clone(), key.parse().unwrap())]);
-        replays.look(&headers, actor, ("/v2/keys", &Bytes::from_static(body.as_bytes())))
+        replays.look(&headers, caller, ("/v2/keys", &Bytes::from_static(body.as_bytes())))
     }
 
     #[test]
     fn the_same_question_gets_the_same_answer() {
         let replays = Replays::default();
-        let Ok(Remembered::Place(place)) = look(&replays, "a", "key:k1", "1") else { panic!("it is new") };
-        assert_eq!(look(&replays, "a", "key:k1", "1").err().unwrap().status, StatusCode::CONFLICT);
+        let Ok(Remembered::Place(place)) = look(&replays, "a", "k1", "1") else { panic!("it is new") };
+        assert_eq!(look(&replays, "a", "k1", "1").err().unwrap().status, StatusCode::CONFLICT);
         place.remember(&Answer::of(&7).unwrap().after_change(3));
-        let Ok(Remembered::Answer(answer)) = look(&replays, "a", "key:k1", "1") else { panic!("it is known") };
+        let Ok(Remembered::Answer(answer)) = look(&replays, "a", "k1", "1") else { panic!("it is known") };
         assert_eq!((answer.result.as_str(), answer.revision), ("7", Some(3)));
-        assert_eq!(look(&replays, "a", "key:k1", "2").err().unwrap().status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(matches!(look(&replays, "a", "key:k2", "1"), Ok(Remembered::Place(_))));
-        assert!(matches!(replays.look(&HeaderMap::new(), "key:k1", ("/", &Bytes::new())), Ok(Remembered::Nothing)));
+        assert_eq!(look(&replays, "a", "k1", "2").err().unwrap().status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(matches!(look(&replays, "a", "k2", "1"), Ok(Remembered::Place(_))));
+        let withdrawn = caller("k1", &[Permission::KeysRead]);
+        assert_eq!(look_as(&replays, "a", &withdrawn, "1").err().unwrap().status, StatusCode::FORBIDDEN);
+        assert!(matches!(replays.look(&HeaderMap::new(), &withdrawn, ("/", &Bytes::new())), Ok(Remembered::Nothing)));
     }
 
     #[test]
     fn a_question_that_failed_may_come_again_and_memory_has_an_end() {
         let replays = Replays::default();
-        drop(look(&replays, "a", "key:k1", "1"));
-        assert!(matches!(look(&replays, "a", "key:k1", "2"), Ok(Remembered::Place(_))));
-        let places: Vec<_> = (0..MOST + 10).map(|n| look(&replays, &n.to_string(), "key:k1", "1")).collect();
+        drop(look(&replays, "a", "k1", "1"));
+        assert!(matches!(look(&replays, "a", "k1", "2"), Ok(Remembered::Place(_))));
+        let places: Vec<_> = (0..MOST + 10).map(|n| look(&replays, &n.to_string(), "k1", "1")).collect();
         assert_eq!(replays.lock().len(), MOST);
         drop(places);
         assert_eq!(replays.lock().len(), 0);

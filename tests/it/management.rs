@@ -9,6 +9,7 @@ mod mount;
 mod people;
 mod seed;
 mod sign_in;
+mod stalls;
 mod tenants;
 
 use serde_json::{Value, json};

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -95,11 +96,14 @@ impl Drop for Link {
 pub(super) struct Pool {
     way: Way,
     idle: Mutex<Vec<Link>>,
+    /// Where its connections are moved on, whoever uses them: what one thread has to do must not hold up what another asks
+    /// over a connection that both have had.
+    home: Option<Handle>,
 }
 
 impl Pool {
     pub(super) fn new(way: Way) -> Self {
-        Self { way, idle: Mutex::default() }
+        Self { way, idle: Mutex::default(), home: Handle::try_current().ok() }
     }
 
     /// A connection on which nothing is going on.
@@ -111,9 +115,18 @@ impl Pool {
         };
         let link = match kept {
             Some(link) => link,
-            None => Link::connect(&self.way, |_| {}).await?,
+            None => self.connect().await?,
         };
         Ok(Lease { link, pool: Arc::clone(self) })
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Link, Trouble> {
+        let pool = Arc::clone(self);
+        let connect = async move { Link::connect(&pool.way, |_| {}).await };
+        match &self.home {
+            Some(home) => home.spawn(connect).await.unwrap_or(Err(Trouble::Slow("connecting"))),
+            None => connect.await,
+        }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {

@@ -179,3 +179,23 @@ fn c3_b15_whoever_signs_in_makes_keys_without_having_one() {
     assert_eq!(stage.keyward.with_key(&stage.admin, "GET", "/v2/keys").status, 200);
     assert_eq!(stage.upstream.take().len(), 1);
 }
+
+/// Each look at the own key is in the audit, and none is given again to somebody from whom it was taken back.
+#[test]
+fn b9_a_look_at_the_own_key_is_never_given_again_from_memory() {
+    let stage = Stage::new();
+    let ann = stage.user("ann@example.com", &["--api-access"]);
+    let id = ann["id"].as_str().unwrap();
+    let cookie = stage.cookie("ann@example.com", PASSWORD);
+    let look = || {
+        let fields = [("Cookie", cookie.as_str()), OWN_PAGE, ("Idempotency-Key", "a")];
+        stage.send("POST", "/v2/me/key/value", &fields, b"").status
+    };
+    until("she is known", || look() == 200);
+    let looks =
+        || stage.result("GET", &format!("/v2/audit?target={id}&limit=1000"), "").to_string().matches("look").count();
+    let before = looks();
+    assert_eq!((look(), looks() > before), (200, true));
+    stage.result("PATCH", &format!("/v2/users/{id}"), r#"{"api_access":false}"#);
+    assert_eq!(look(), 403);
+}

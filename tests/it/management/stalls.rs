@@ -1,0 +1,90 @@
+//! What those who manage cannot hold up: probes, revocations and each other.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Stage, json, request};
+use crate::support::{Client, Site, Upstream, until};
+
+/// As many at once as one tenant may well ask for.
+const LISTS: usize = 20;
+
+/// A tenant who sees nothing has all keys of others looked through, again and again. Meanwhile probes are answered, and a key
+/// that is revoked is refused.
+#[test]
+fn large_lists_hold_up_neither_probes_nor_revocations() {
+    let upstream = Upstream::start();
+    let shapes = "keys: { shapes: [{ name: cablecast, length: 20, alphabet: hex }] }";
+    let site = Site::new(upstream.address(), shapes);
+    let tenant = site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    let key = site.create_key(&[]);
+    let rows: Vec<String> = (0..10_000).map(|n| format!("k{n},,{n:020x},rw,,")).collect();
+    site.import_keys(&rows.iter().map(String::as_str).collect::<Vec<_>>());
+    let keyward = site.serve();
+    until("the lists are there", || keyward.manage(&tenant, "GET", "/v2/keys", "").status == 200);
+    assert_eq!(keyward.status_with(&key), 200);
+    thread::scope(|threads| {
+        let list = || (keyward.manage(&tenant, "GET", "/v2/keys?limit=1000", "").status, Instant::now());
+        let lists: Vec<_> = (0..LISTS).map(|_| threads.spawn(list)).collect();
+        keyward.site.json(&["key", "revoke", &key.id]);
+        // Several probes and a revocation fit into the time that the lists take.
+        let mut probes = Vec::new();
+        while lists.iter().any(|list| !list.is_finished()) {
+            let asked = Instant::now();
+            assert_eq!(keyward.ops_page("/livez").status, 200);
+            let refused = keyward.status_with(&key) == 401;
+            probes.push((asked.elapsed(), refused));
+            thread::sleep(Duration::from_millis(20));
+        }
+        let ended: Vec<_> = lists.into_iter().map(|list| list.join().unwrap()).collect();
+        assert!(ended.iter().all(|(status, _)| *status == 200));
+        let slowest = probes.iter().map(|(took, _)| *took).max().unwrap();
+        assert!(probes.len() > 5 && probes.iter().any(|(_, refused)| *refused), "{probes:?}");
+        assert!(slowest < Duration::from_secs(1), "{probes:?}");
+    });
+}
+
+/// Whoever sends half of something to every place of the admin listener gives way to those who send all of it.
+#[test]
+fn half_a_body_takes_nobodys_place() {
+    let stage = Stage::new();
+    let head = "POST /v2/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{";
+    let halves: Vec<Client> = (0..70)
+        .map(|_| {
+            let mut client = Client::connect(stage.keyward.admin());
+            client.send(head.as_bytes());
+            client
+        })
+        .collect();
+    let began = Instant::now();
+    assert_eq!(stage.ask("GET", "/v2/keys", "").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop(halves);
+    // And what does not come is not waited for.
+    let mut client = Client::connect(stage.keyward.admin());
+    client.send(head.as_bytes());
+    assert_eq!(client.response().status, 408);
+}
+
+/// A client that loses its connection at any moment and asks again has one key.
+#[test]
+fn an_answer_that_is_lost_is_given_again() {
+    let stage = Stage::new();
+    let bearer = stage.admin.bearer();
+    for n in 0..20_u64 {
+        let body = json!({ "type": "api", "name": format!("lost {n}"), "permissions": [], "ips": [] }).to_string();
+        let idempotency = format!("lost-{n}");
+        let json = ("Content-Type", "application/json");
+        let fields = [("Authorization", bearer.as_str()), json, ("Idempotency-Key", &idempotency)];
+        for _ in 0..3 {
+            let mut client = Client::connect(stage.keyward.admin());
+            client.send(&request("POST", "/v2/keys", &fields, body.as_bytes()));
+            thread::sleep(Duration::from_millis(n));
+            drop(client);
+        }
+        until("the answer is there", || stage.send("POST", "/v2/keys", &fields, body.as_bytes()).status == 200);
+    }
+    let keys = stage.result("GET", "/v2/keys?limit=1000", "");
+    let named = |n| keys.as_array().unwrap().iter().filter(|key| key["name"] == format!("lost {n}")).count();
+    assert_eq!((0..20).map(named).collect::<Vec<_>>(), [1; 20]);
+}
