@@ -180,6 +180,18 @@ fn decode(text: &str) -> String {
     decoded_value(text).map_or_else(|| text.to_owned(), |decoded| String::from_utf8_lossy(&decoded).into_owned())
 }
 
+/// A word by which people find a key.
+pub(super) struct Tag(pub(super) String);
+
+impl FromStr for Tag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=50).contains(&text.chars().count()) && !text.contains(char::is_control);
+        fits.then(|| Self(text.to_owned())).ok_or("tags are 1 to 50 characters, none of them a control character")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,6 @@
 //! `/v2/keys`: the attributes of the seed come first and always, ours only where they say something, so that a key that is made
 //! as the seed says looks exactly as it says.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
-use super::input::{Attributes, boolean, list as strings, parsed, text, truth};
+use super::input::{Attributes, Tag, boolean, list as strings, parsed, text, truth};
 use super::people::may_hand_on;
 use crate::auth::address::Networks;
 use crate::auth::authority::Permission;
@@ -372,6 +371,11 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     let wait = waits.map(|()| limit.unwrap_or(Duration::from_secs(2)));
     query.finish()?;
     let if_match = request.if_match()?;
+    // Whoever has heard that it does not hold everywhere yet asks again.
+    if let (Some(revision), Some(_)) = (revoked_at(request), wait) {
+        return deleted(request, revision, wait).await;
+    }
+    seen(request)?;
     if request.api.index.has_keys_below(&request.id) {
         return delete_family(request, cascade, reason.as_deref(), wait).await;
     }
@@ -393,11 +397,23 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     deleted(request, changed.key().revision, wait).await
 }
 
+/// The revision that ended a key, if it has ended and the caller might have ended it.
+fn revoked_at(request: &Request<'_>) -> Option<u64> {
+    recorded(request).ok().filter(|key| key.body.state == State::Revoked).map(|key| key.revision)
+}
+
 /// Answers when a deletion is in force here, or, if that is wanted, everywhere.
 async fn deleted(request: &Request<'_>, revision: u64, wait: Option<Duration>) -> Result<Answer, Trouble> {
     request.in_force(revision).await;
     let Some(limit) = wait else { return Ok(Answer::of(&json!({}))?.after_change(revision)) };
-    let waited = applied_everywhere(&request.api.store, revision, limit).await.map_err(Failure::from)?;
+    let waited = match applied_everywhere(&request.api.store, revision, limit).await {
+        Ok(waited) => waited,
+        // It is deleted all the same, and nothing else may be said of it.
+        Err(error) => {
+            tracing::warn!(%error, "cannot find out where a deletion is in force");
+            return Ok(Answer::of(&json!({}))?.after_change(revision).not_everywhere());
+        }
+    };
     let answer = Answer::of(&waited)?.after_change(revision);
     Ok(if waited.is_everywhere() { answer } else { answer.not_everywhere() })
 }
@@ -441,18 +457,6 @@ fn may_give_to(request: &Request<'_>, owner: &str) -> Result<(), Trouble> {
     let (field, why) = ("owner".to_owned(), "there is no such user, or none that you may change".to_owned());
     let user = request.api.index.stored_user(owner).filter(may);
     user.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
-}
-
-/// A word by which people find a key.
-struct Tag(String);
-
-impl FromStr for Tag {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fits = (1..=50).contains(&text.chars().count()) && !text.contains(char::is_control);
-        fits.then(|| Self(text.to_owned())).ok_or("tags are 1 to 50 characters, none of them a control character")
-    }
 }
 
 fn api(value: &Value) -> Result<(), String> {
