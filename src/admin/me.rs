@@ -47,7 +47,11 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
             Err(Failure::BadTicket(_)) => return Err(wrong()),
             Err(failure) => return Err(failure.into()),
         },
-        (None, Some(email), Some(password)) => session.sign_in(&email, password).await?.ok_or_else(wrong)?,
+        (None, Some(email), Some(password)) => {
+            let user = session.sign_in(&email, password).await?.ok_or_else(wrong)?;
+            session.signed_in(&user, ask.client).await?;
+            user
+        }
         _ => return Err(wrong()),
     };
     // Whoever was signed in on this browser before is not any more.

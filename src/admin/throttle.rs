@@ -30,15 +30,17 @@ impl Default for Throttle {
     }
 }
 
-/// Attempts to sign in, of which each costs memory and time: by address, and by whom they are meant to be.
+/// Attempts to sign in, of which each costs memory and time: by where they come from, by that and whom they are meant to be,
+/// and, more of them, by whom alone: one source shuts nobody out, and many of them guess only so fast.
 pub(super) struct SignIns {
     peers: Throttle,
+    pairs: Throttle,
     users: Throttle,
 }
 
 impl Default for SignIns {
     fn default() -> Self {
-        Self { peers: Throttle::of(20), users: Throttle::of(10) }
+        Self { peers: Throttle::of(20), pairs: Throttle::of(10), users: Throttle::of(100) }
     }
 }
 
@@ -49,12 +51,16 @@ impl SignIns {
     /// When there were too many.
     pub(super) fn attempt(&self, peer: IpAddr, email: Option<&str>) -> Result<(), Exhausted> {
         self.peers.failed(peer)?;
-        let named = |email: &str| {
-            let hash: [u8; 32] = Sha256::digest(email.trim().to_lowercase()).into();
-            self.users.take(u128::from_be_bytes(*hash.first_chunk().unwrap_or(&[1; 16])))
-        };
-        email.map_or(Ok(()), named)
+        let Some(email) = email.map(|email| email.trim().to_lowercase()) else { return Ok(()) };
+        self.pairs.take(source(&[&network(peer).to_be_bytes(), email.as_bytes()]))?;
+        self.users.take(source(&[email.as_bytes()]))
     }
+}
+
+/// Somebody, as throttles tell them apart.
+fn source(parts: &[&[u8]]) -> u128 {
+    let hash: [u8; 32] = parts.iter().fold(Sha256::new(), Sha256::chain_update).finalize().into();
+    u128::from_be_bytes(*hash.first_chunk().unwrap_or(&[1; 16]))
 }
 
 impl Throttle {
@@ -113,8 +119,11 @@ mod tests {
     fn whoever_shall_be_guessed_is_tried_so_often_wherever_it_comes_from() {
         let sign_ins = SignIns::default();
         let attempt = |n: u32, email| sign_ins.attempt(IpAddr::V4(n.into()), Some(email));
-        assert!((0..10).all(|n| attempt(n, "ann@example.com").is_ok()));
-        assert!(attempt(10, " Ann@example.com").is_err() && attempt(10, "bea@example.com").is_ok());
+        assert!((0..10).all(|_| attempt(1, "ann@example.com").is_ok()));
+        assert!(attempt(1, " Ann@example.com").is_err() && attempt(1, "bea@example.com").is_ok());
+        // Whom somebody else tries to shut out comes in; but not everybody tries for ever.
+        assert!((2..92).all(|n| attempt(n, "Ann@example.com").is_ok()));
+        assert!(attempt(92, "ann@example.com").is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod own_key;
 mod remove;
 mod ticket;
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 pub use self::own_key::Proposal;
@@ -266,6 +268,19 @@ impl<S: Store> Session<S> {
         };
         let is_theirs = password::verify(password, stored, &self.locksmith).await?;
         Ok(user.filter(|user| is_theirs && user.body.state == UserState::Active))
+    }
+}
+
+impl<S: Store> Session<S> {
+    /// Takes down that a user has signed in, and from where.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn signed_in(&self, user: &Stored<UserBody>, from: Option<IpAddr>) -> Result<(), Failure> {
+        let detail = json!({ "target": target(&user.id), "from": from });
+        let (actor, changes) = (format!("user:{}", user.id), Vec::new());
+        self.store.commit(Commit { actor, action: "user.sign_in", detail, changes }).await?;
+        Ok(())
     }
 }
 

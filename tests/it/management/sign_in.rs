@@ -81,6 +81,12 @@ fn nobody_learns_who_has_an_account_and_nobody_tries_for_ever() {
     let statuses: Vec<u16> =
         (0..10).map(|_| stage.sign_in(&json!({ "email": "ann@example.com", "password": "wrong" })).status).collect();
     assert_eq!((statuses[0], statuses[9]), (401, 429));
+    let audit = stage.result("GET", "/v2/audit?action=user.sign_in", "");
+    assert_eq!(
+        (audit.as_array().map(Vec::len), &audit[0]["detail"]["from"]),
+        (Some(1), &json!("127.0.0.1")),
+        "{audit}"
+    );
     let limited = stage.sign_in(&json!({ "email": "ann@example.com", "password": PASSWORD }));
     assert!(limited.status == 429 && limited.value("retry-after").is_some());
 }
