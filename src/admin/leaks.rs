@@ -20,6 +20,9 @@ struct View {
     /// The key that it opened, if the caller may see it.
     id: Option<Box<str>>,
     label: &'static str,
+    /// Why the key still works, if it could not be revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
 }
 
 /// A value that was found, and where.
@@ -44,13 +47,22 @@ pub(super) async fn report(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (mut views, mut last) = (Vec::new(), None);
     for Finding { token, url } in findings {
         let Some(id) = key_of(request, &token) else {
-            views.push(View { id: None, label: "false_positive" });
+            views.push(View { id: None, label: "false_positive", error: None });
             continue;
         };
         let reason = url.map_or_else(|| "leaked".to_owned(), |url| format!("leaked: {url}"));
-        let changed = request.session().set_key_state(&id, State::Revoked, Some(&reason), None).await?;
-        last = last.max(Some(changed.key().revision));
-        views.push(View { id: Some(id), label: "true_positive" });
+        // One that cannot be revoked now keeps nobody from hearing of the others.
+        let error = match request.session().set_key_state(&id, State::Revoked, Some(&reason), None).await {
+            Ok(changed) => {
+                last = last.max(Some(changed.key().revision));
+                None
+            }
+            Err(failure) => {
+                tracing::warn!(%id, %failure, "a key that was reported as leaked cannot be revoked");
+                Some("it was not revoked; report it again")
+            }
+        };
+        views.push(View { id: Some(id), label: "true_positive", error });
     }
     let answer = Answer::of(&views)?;
     match last {
