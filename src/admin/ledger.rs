@@ -14,7 +14,10 @@ use crate::manage::usage::KeyUsage;
 use crate::store::ledger::Ledger as _;
 use crate::store::ledger::audit::{self, Entry, Filter, Order};
 
-/// A page of the audit, the newest first; a cursor is the revision of the last entry before it.
+/// The most lines that one request is searched for in; the next goes on where it ended, also where nothing was found.
+const MOST_LINES: usize = 10_000;
+
+/// A page of the audit, the newest first; a cursor is the revision of the last line before it.
 pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let after = query.take("cursor", |text| match text {
@@ -28,18 +31,26 @@ pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (target, since, until) = (query.take("target", text), query.take("since", time), query.take("until", time));
     query.finish()?;
     let (filter, mut entries) = (Filter { actor, action, target, since, until }, Vec::new());
+    let (mut looked_at, mut more) = (0, None);
+    let mut last = None;
     let take = |entry: Entry, _: &_| {
-        if may_see(request, &entry) {
+        let revision = entry.revision;
+        if filter.wants(&entry) && may_see(request, &entry) {
+            // One more than is shown tells that there are more.
+            if entries.len() == limit {
+                more = last;
+                return Ok::<_, Failure>(false);
+            }
             entries.push(entry);
         }
-        // One more than is shown tells whether there are more.
-        Ok::<_, Failure>(entries.len() <= limit)
+        last = Some(revision);
+        looked_at += 1;
+        more = last.filter(|_| looked_at == MOST_LINES);
+        Ok(more.is_none())
     };
     let store = &request.api.store;
-    audit::read(store, Order::NewestFirst, after.flatten(), &filter, take).await?;
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    let next = entries.last().filter(|_| more).map(|entry| request.next(&entry.revision.to_string()));
+    audit::read(store, Order::NewestFirst, after.flatten(), &Filter::default(), take).await?;
+    let next = more.map(|last| request.next(&last.to_string()));
     Answer::list(&entries, next)
 }
 
@@ -101,7 +112,8 @@ pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
 /// How often each value of a key was used, and who still has an old one.
 pub(super) async fn usage_of(request: &Request<'_>) -> Result<Answer, Trouble> {
     let key = seen_or_recorded(request)?;
-    Answer::of(&request.session().usage_of(&key.id).await?)
+    let secrets = request.api.index.secrets_of(&key.id);
+    Answer::of(&request.session().usage_by(&key.id, &secrets).await?)
 }
 
 /// A page of the processes that follow the store, by their ids. Whoever waits for a deletion hears of them anyway.

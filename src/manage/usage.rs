@@ -80,11 +80,20 @@ impl<S: Store + Ledger> Session<S> {
     /// When there is no such key, or the store cannot be read or keeps no usage.
     pub async fn usage_of(&self, id: &str) -> Result<KeyUsage, Failure> {
         let key = self.key(id).await?;
-        let (secrets, usage) = (self.secrets_of(&key.id).await?, self.store.usage(Some(&key.id)).await?);
-        Ok(KeyUsage { secrets: by_value(&secrets, &usage), ..KeyUsage::of(&key.id, &usage) })
+        let secrets = self.secrets_of(&key.id).await?;
+        self.usage_by(&key.id, &secrets).await
     }
 
-    /// The same of values that have been read already. Of stores that keep no usage nothing is known.
+    /// The same of values that have been read already.
+    ///
+    /// # Errors
+    /// When the store cannot be read or keeps no usage.
+    pub async fn usage_by(&self, key: &str, secrets: &[StoredSecret]) -> Result<KeyUsage, Failure> {
+        let usage = self.store.usage(Some(key)).await?;
+        Ok(KeyUsage { secrets: by_value(secrets, &usage), ..KeyUsage::of(key, &usage) })
+    }
+
+    /// The same, each value by itself. Of stores that keep no usage nothing is known.
     ///
     /// # Errors
     /// When the store cannot be read.
