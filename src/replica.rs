@@ -62,6 +62,7 @@ impl Replica {
     /// An empty replica, which knows nothing until its writer says so.
     pub fn new(max_staleness: Duration) -> (Arc<Self>, Writer) {
         let mut draft = Draft::new(None);
+        draft.finish();
         let max_staleness = AtomicU64::new(millis(max_staleness));
         let freshness = Freshness { origin: Instant::now(), proved: AtomicU64::new(0), max_staleness };
         let replica = Arc::new(Self { table: ArcSwap::new(draft.table()), freshness, version: AtomicU64::new(0) });
@@ -202,11 +203,12 @@ impl Writer {
 
     /// A table to be built from everything. It shares the meters and tallies of the present one.
     pub fn draft(&self) -> Draft {
-        Draft::new(Some(self.replica.table.load_full()))
+        Draft::new(Some(self.draft.table()))
     }
 
     /// Puts a table built from everything in place of the present one.
     pub fn replace(&mut self, mut draft: Draft) {
+        draft.finish();
         self.replica.table.store(draft.table());
         self.draft = draft;
         self.draft.forget_before();

@@ -1,12 +1,15 @@
 //! The tables behind the replica: grants by digest, and what grants name by index.
 //!
-//! Ids, names, scopes and restrictions stand in append-only tables, so that a reader needs no lock and an index, once handed
-//! out, stays good. A key that is renamed gets a new place; the old one, some fifty bytes, stays until the next full pull.
+//! A secret's row names the place of its key's row, and both are looked up at each request: one change of a key counts for all
+//! secrets at once, and a secret whose key is not there opens nothing. Ids, names, scopes and restrictions stand in append-only
+//! tables, so that a reader needs no lock and an index, once handed out, stays good. A key that is renamed gets new names; the
+//! old ones, some fifty bytes, stay until the next full pull.
 
 mod draft;
-mod names;
+mod roll;
+mod rows;
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -16,13 +19,16 @@ use std::time::Instant;
 use dashmap::DashMap;
 
 pub use self::draft::{Change, Counts, Draft, KeyFacts};
-use self::names::NameTable;
-pub use self::names::Names;
+pub use self::roll::Names;
+use self::roll::Roll;
+use self::rows::{KeyRow, KeyRows, SecretRows};
 use super::meters::Meters;
 use super::usage::Tallies;
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
-use crate::auth::grant::{Grant, KeyIndex, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, UserIndex};
+use crate::auth::grant::{
+    Grant, KeyIndex, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, TallyIndex, Timestamp, UserIndex,
+};
 use crate::auth::limit::{Exhausted, Limit};
 use crate::auth::scope::{Scope, Step};
 
@@ -55,15 +61,14 @@ impl Hasher for DigestHasher {
 /// What readers see.
 #[derive(Default)]
 pub(super) struct Table {
-    grants: DashMap<Digest, Grant, BuildHasherDefault<DigestHasher>>,
-    names: NameTable,
+    secrets: SecretRows,
+    keys: KeyRows,
+    roll: Roll,
     scopes: boxcar::Vec<Node>,
     /// Where the nodes are whose last step this is: usually one.
     steps: DashMap<Step, Vec<ScopeIndex>>,
     restrictions: boxcar::Vec<Restrictions>,
     users: boxcar::Vec<AtomicU8>,
-    /// What keys may do that others were made below: few.
-    parents: DashMap<u32, Grant, BuildHasherDefault<DigestHasher>>,
     meters: Arc<Meters>,
     pub(super) tallies: Arc<Tallies>,
 }
@@ -93,11 +98,12 @@ const USER_GOOD: u8 = 3;
 
 impl Table {
     pub(super) fn grant(&self, digest: &Digest) -> Option<Grant> {
-        self.grants.get(digest).map(|grant| *grant)
+        let secret = self.secrets.get(digest)?;
+        self.keys.get(secret.key)?.grant(secret.tally, secret.not_after)
     }
 
     pub(super) fn names(&self, key: KeyIndex) -> Names<'_> {
-        self.names.get(key.0)
+        self.roll.names(key)
     }
 
     pub(super) fn scope(&self, index: ScopeIndex) -> Option<&Scope> {
@@ -133,7 +139,7 @@ impl Table {
     }
 
     pub(super) fn parent(&self, index: ParentIndex) -> Option<Grant> {
-        self.parents.get(&index.0.get()).map(|grant| *grant)
+        self.keys.get(index.0.get() - 1)?.grant(TallyIndex::NONE, Timestamp::NEVER)
     }
 
     pub(super) fn allows(&self, restrictions: RestrictionsIndex, address: Option<IpAddr>) -> bool {

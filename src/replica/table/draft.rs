@@ -1,4 +1,4 @@
-//! What the one writer of a table does with news, and what only that one needs: how to find the grants of a key.
+//! What the one writer of a table does with news, and what only that one needs: how to find a key by its id.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,16 +8,17 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use hashbrown::HashTable;
 
-use super::names::Unpublished;
+use super::roll::Page;
+use super::rows::SecretRow;
 use super::{
-    NODE_ABSENT, NODE_ACTIVE, NODE_SUSPENDED, Names, Node, Restrictions, Table, USER_ABSENT, USER_GOOD, USER_SUSPENDED,
-    USER_WITHOUT_ACCESS, place,
+    KeyRow, NODE_ABSENT, NODE_ACTIVE, NODE_SUSPENDED, Names, Node, Restrictions, Table, USER_ABSENT, USER_GOOD,
+    USER_SUSPENDED, USER_WITHOUT_ACCESS, place,
 };
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
 use crate::auth::grant::{
-    Access, Environment, Grant, KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State,
-    TallyIndex, Timestamp, UserIndex,
+    Access, Environment, KeyIndex, Lineage, ParentIndex, RestrictionsIndex, ScopeIndex, Standing, State, TallyIndex,
+    Timestamp, UserIndex,
 };
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
@@ -114,38 +115,25 @@ pub struct Counts {
     pub secrets: usize,
 }
 
-/// A table and what only its writer needs: how to find the grants of a key.
+/// A table and what only its writer needs: how to find a key by its id.
 pub struct Draft {
     table: Arc<Table>,
-    /// Names that are not in the table yet; none as soon as it is in force.
-    unpublished: Unpublished,
-    /// Keys by id, as places in `table.names`.
+    /// Keys by id, as places in `table.keys`: those that are there, and those that something names.
     keys: HashTable<u32>,
     hasher: RandomState,
-    /// For each place in `table.names`, the secrets of that key.
-    secrets: Vec<Secrets>,
-    /// What secrets of a key without any would be granted.
-    idle: HashMap<u32, Grant>,
-    /// Secrets whose key is not there (yet), by its id.
-    orphans: HashMap<Box<str>, Vec<(Digest, Timestamp)>>,
-    /// The same the other way round.
-    orphaned: HashMap<Digest, Box<str>>,
+    /// For each of these places, how many secrets name it.
+    openers: Vec<u32>,
+    /// Keys that are there.
+    live: usize,
+    /// Secrets that open one of them.
+    opening: usize,
+    /// Names that readers do not see yet; none once the table is in force.
+    page: Option<Page>,
     scopes: HashMap<Scope, ScopeIndex>,
     restrictions: HashMap<Restrictions, RestrictionsIndex>,
     users: HashMap<Box<str>, UserIndex>,
-    /// Keys that others name as their parent, whether they are there or not.
-    parents: HashMap<Box<str>, ParentIndex>,
     /// What this will take the place of, until it does.
     before: Option<Arc<Table>>,
-}
-
-/// The secrets of a key: nearly always one, so that one needs no allocation.
-#[derive(Default)]
-enum Secrets {
-    #[default]
-    None,
-    One(Digest),
-    Many(Vec<Digest>),
 }
 
 impl Draft {
@@ -156,28 +144,31 @@ impl Draft {
         Self {
             table: Arc::new(Table { meters, tallies, ..Table::default() }),
             before,
-            unpublished: Unpublished::default(),
             keys: HashTable::new(),
             hasher: RandomState::new(),
-            secrets: Vec::new(),
-            idle: HashMap::new(),
-            orphans: HashMap::new(),
-            orphaned: HashMap::new(),
+            openers: Vec::new(),
+            live: 0,
+            opening: 0,
+            page: Some(Page::default()),
             scopes: HashMap::new(),
             restrictions: HashMap::new(),
             users: HashMap::new(),
-            parents: HashMap::new(),
         }
+    }
+
+    /// All of it is there: readers may come. What is applied from now on, they see at once.
+    pub(in crate::replica) fn finish(&mut self) {
+        if let Some(mut page) = self.page.take() {
+            self.table.roll.publish(&mut page);
+        }
+        self.table.keys.shrink();
+        self.table.secrets.shrink();
+        self.openers.shrink_to_fit();
     }
 
     /// It is in force.
     pub(in crate::replica) fn forget_before(&mut self) {
         self.before = None;
-    }
-
-    /// Nobody sees the table of a draft until it takes the place of another.
-    fn is_in_force(&self) -> bool {
-        self.before.is_none()
     }
 
     pub(in crate::replica) fn meters(&self) -> Arc<Meters> {
@@ -186,32 +177,18 @@ impl Draft {
 
     /// Whether a key has a limit, and can ever be used.
     pub(in crate::replica) fn is_limited(&self, id: &str) -> bool {
-        self.grant_of(id).is_some_and(|grant| grant.is_limited && grant.state != State::Revoked)
+        let row = self.find_key(id).and_then(|place| self.table.keys.get(place));
+        row.is_some_and(|row| row.is_limited && row.state.is_some_and(|state| state != State::Revoked))
     }
 
-    /// What a key may do, whichever of its secrets opens it.
-    fn grant_of(&self, id: &str) -> Option<Grant> {
-        let place = self.find_key(id)?;
-        let secret = self.secrets[place as usize].as_slice().first();
-        let grant = secret.and_then(|secret| self.table.grant(secret)).or_else(|| self.idle.get(&place).copied());
-        grant.map(|grant| Grant { not_after: Timestamp::NEVER, ..grant })
-    }
-
-    /// The table, with all that was applied.
-    pub(in crate::replica) fn table(&mut self) -> Arc<Table> {
-        self.table.names.publish(&mut self.unpublished);
+    pub(in crate::replica) fn table(&self) -> Arc<Table> {
         self.table.clone()
     }
 
     pub(in crate::replica) fn counts(&self) -> Counts {
         let users = self.table.users.iter().filter(|(_, user)| user.load(Relaxed) != USER_ABSENT);
         let present = self.table.scopes.iter().filter(|(_, node)| node.state.load(Relaxed) != NODE_ABSENT);
-        Counts {
-            scopes: present.count(),
-            users: users.count(),
-            keys: self.keys.len(),
-            secrets: self.table.grants.len(),
-        }
+        Counts { scopes: present.count(), users: users.count(), keys: self.live, secrets: self.opening }
     }
 
     /// Applies one record's news. What it owns may come in any order, but what is not owned yet grants nothing.
@@ -227,7 +204,7 @@ impl Draft {
             Change::UserGone(id) => self.set_user(&id, USER_ABSENT),
             Change::Key(id, facts) => self.set_key(&id, &facts),
             Change::KeyGone(id) => self.remove_key(&id),
-            Change::Secret { digest, key, not_after } => self.set_secret(digest, key, not_after),
+            Change::Secret { digest, key, not_after } => self.set_secret(digest, &key, not_after),
             Change::SecretGone(digest) => self.remove_secret(&digest),
         }
     }
@@ -267,19 +244,6 @@ impl Draft {
         index
     }
 
-    /// The place of a key that another names as its parent. It may already be there, or come later, or never.
-    fn parent_index(&mut self, id: &str) -> ParentIndex {
-        if let Some(index) = self.parents.get(id) {
-            return *index;
-        }
-        let index = ParentIndex(beyond(self.parents.len()));
-        if let Some(grant) = self.grant_of(id) {
-            self.table.parents.insert(index.0.get(), grant);
-        }
-        self.parents.insert(id.into(), index);
-        index
-    }
-
     fn restrictions_index(&mut self, networks: &Networks, limit: Option<Limit>) -> RestrictionsIndex {
         if networks.is_empty() && limit.is_none() {
             return RestrictionsIndex::NONE;
@@ -295,158 +259,98 @@ impl Draft {
 
     fn set_key(&mut self, id: &str, facts: &KeyFacts) {
         let names = Names { id, name: &facts.name, user: facts.user.as_deref() };
-        let key = self.place_key(names);
-        let grant = Grant {
-            key: KeyIndex(key),
+        let place = self.place_of(names);
+        let old = self.table.keys.get(place);
+        let known = old.map(|old| old.names).filter(|index| self.names(*index) == names);
+        let row = KeyRow {
+            names: known.unwrap_or_else(|| self.table.roll.add(self.page.as_mut(), names)),
             scope: facts.scope.as_ref().map_or(ScopeIndex::EVERYWHERE, |scope| self.scope_index(scope)),
             restrictions: self.restrictions_index(&facts.networks, facts.limit),
             lineage: Lineage {
                 owner: facts.owner.as_deref().map(|owner| self.user_index(owner)),
-                parent: facts.parent.as_deref().map(|parent| self.parent_index(parent)),
+                parent: facts.parent.as_deref().map(|parent| ParentIndex(beyond(self.place_of_id(parent) as usize))),
             },
-            tally: TallyIndex::NONE,
             expires_at: facts.expires_at,
-            not_after: Timestamp::NEVER,
             access: facts.access,
             environment: facts.environment,
-            state: facts.state,
+            state: Some(facts.state),
             is_limited: facts.limit.is_some(),
         };
-        if let Some(index) = self.parents.get(id) {
-            self.table.parents.insert(index.0.get(), grant);
+        if old.is_none_or(|old| old.state.is_none()) {
+            self.live += 1;
+            self.opening += self.openers[place as usize] as usize;
         }
-        for digest in self.secrets[key as usize].as_slice() {
-            self.table.grants.alter(digest, |_, old| Grant { not_after: old.not_after, tally: old.tally, ..grant });
-        }
-        if self.secrets[key as usize].as_slice().is_empty() {
-            self.idle.insert(key, grant);
-        }
-        for (digest, not_after) in self.orphans.remove(id).unwrap_or_default() {
-            self.orphaned.remove(&digest);
-            self.set_secret(digest, id.into(), not_after);
-        }
-    }
-
-    /// The place of a key's names; a new one, with its secrets moved there, when they are new.
-    fn place_key(&mut self, names: Names<'_>) -> u32 {
-        let old = self.find_key(names.id);
-        if let Some(place) = old.filter(|place| self.names(*place) == names) {
-            return place;
-        }
-        let moved = old.map(|place| self.forget_key(place)).unwrap_or_default();
-        let place = index(self.table.names.add(&mut self.unpublished, names));
-        if self.is_in_force() {
-            // Before the first grant that leads to them.
-            self.table.names.publish(&mut self.unpublished);
-        }
-        self.secrets.resize_with(place as usize, Secrets::default);
-        self.secrets.push(moved);
-        let (table, unpublished, hasher) = (&self.table.names, &self.unpublished, &self.hasher);
-        let rehash = |place: &u32| hasher.hash_one(table.get_with(unpublished, *place).id);
-        self.keys.insert_unique(self.hasher.hash_one(names.id), place, rehash);
-        place
-    }
-
-    fn names(&self, place: u32) -> Names<'_> {
-        self.table.names.get_with(&self.unpublished, place)
-    }
-
-    fn find_key(&self, id: &str) -> Option<u32> {
-        let is_it = |place: &u32| self.names(*place).id == id;
-        self.keys.find(self.hasher.hash_one(id), is_it).copied()
-    }
-
-    /// Takes a key out of the index and hands over its secrets.
-    fn forget_key(&mut self, place: u32) -> Secrets {
-        let hash = self.hasher.hash_one(self.names(place).id);
-        if let Ok(entry) = self.keys.find_entry(hash, |other| *other == place) {
-            entry.remove();
-        }
-        self.idle.remove(&place);
-        std::mem::take(&mut self.secrets[place as usize])
+        self.table.keys.set(place, row);
     }
 
     fn remove_key(&mut self, id: &str) {
         let Some(place) = self.find_key(id) else { return };
-        if let Some(index) = self.parents.get(id) {
-            self.table.parents.remove(&index.0.get());
-        }
-        for digest in self.forget_key(place).as_slice() {
-            if let Some((digest, grant)) = self.table.grants.remove(digest) {
-                self.orphaned.insert(digest, id.into());
-                self.orphans.entry(id.into()).or_default().push((digest, grant.not_after));
-            }
-        }
+        let Some(row) = self.table.keys.get(place).filter(|row| row.state.is_some()) else { return };
+        self.table.keys.set(place, KeyRow::absent(row.names));
+        self.live -= 1;
+        self.opening -= self.openers[place as usize] as usize;
     }
 
-    fn set_secret(&mut self, digest: Digest, key: Box<str>, not_after: Timestamp) {
-        let place = self.find_key(&key);
-        let present = self.table.grant(&digest);
-        if let Some(grant) = present.filter(|grant| Some(grant.key.0) == place) {
-            // Overwritten, not removed and inserted again: a live key must not be unknown for a moment.
-            self.table.grants.insert(digest, Grant { not_after, ..grant });
-            return;
+    /// The place of a key that something names. It may already be there, or come later, or never.
+    fn place_of_id(&mut self, id: &str) -> u32 {
+        self.place_of(Names { id, name: "", user: None })
+    }
+
+    /// The place of a key; a new one gets these names.
+    fn place_of(&mut self, names: Names<'_>) -> u32 {
+        if let Some(place) = self.find_key(names.id) {
+            return place;
         }
-        self.remove_secret(&digest);
-        let Some(place) = place else {
-            self.orphaned.insert(digest, key.clone());
-            self.orphans.entry(key).or_default().push((digest, not_after));
-            return;
-        };
-        let sibling = self.secrets[place as usize].as_slice().first().and_then(|sibling| self.table.grant(sibling));
-        if let Some(grant) = sibling.or_else(|| self.idle.remove(&place)) {
-            let tally = self.tally_of(&digest);
-            self.table.grants.insert(digest, Grant { not_after, tally, ..grant });
-            self.secrets[place as usize].add(digest);
+        let place = index(self.openers.len());
+        self.openers.push(0);
+        self.table.keys.set(place, KeyRow::absent(self.table.roll.add(self.page.as_mut(), names)));
+        let (table, page, hasher) = (&self.table, self.page.as_ref(), &self.hasher);
+        let id = |place: &u32| table.keys.get(*place).map_or("", |row| table.roll.names_or_on(page, row.names).id);
+        self.keys.insert_unique(hasher.hash_one(names.id), place, |place| hasher.hash_one(id(place)));
+        place
+    }
+
+    fn find_key(&self, id: &str) -> Option<u32> {
+        let is_it = |place: &u32| self.table.keys.get(*place).is_some_and(|row| self.names(row.names).id == id);
+        self.keys.find(self.hasher.hash_one(id), is_it).copied()
+    }
+
+    fn names(&self, index: KeyIndex) -> Names<'_> {
+        self.table.roll.names_or_on(self.page.as_ref(), index)
+    }
+
+    fn is_live(&self, place: u32) -> bool {
+        self.table.keys.get(place).is_some_and(|row| row.state.is_some())
+    }
+
+    fn set_secret(&mut self, digest: Digest, key: &str, not_after: Timestamp) {
+        let place = self.place_of_id(key);
+        let old = self.table.secrets.get(&digest);
+        let tally = old.map_or_else(|| self.tally_of(&digest), |old| old.tally);
+        self.table.secrets.set(digest, SecretRow { key: place, tally, not_after });
+        if let Some(old) = old {
+            self.closes(old.key);
         }
+        self.openers[place as usize] += 1;
+        self.opening += usize::from(self.is_live(place));
     }
 
     fn remove_secret(&mut self, digest: &Digest) {
-        if let Some(key) = self.orphaned.remove(digest)
-            && let Some(secrets) = self.orphans.get_mut(&key)
-        {
-            secrets.retain(|(other, _)| other != digest);
+        if let Some(old) = self.table.secrets.remove(digest) {
+            self.closes(old.key);
         }
-        let Some((_, grant)) = self.table.grants.remove(digest) else { return };
-        let secrets = &mut self.secrets[grant.key.0 as usize];
-        secrets.remove(digest);
-        if secrets.as_slice().is_empty() {
-            let idle = Grant { not_after: Timestamp::NEVER, tally: TallyIndex::NONE, ..grant };
-            self.idle.insert(grant.key.0, idle);
-        }
+    }
+
+    /// A secret does not name that key any more.
+    fn closes(&mut self, place: u32) {
+        self.openers[place as usize] -= 1;
+        self.opening -= usize::from(self.is_live(place));
     }
 
     /// Where a secret is counted: as it was in the table before, if it was there.
     fn tally_of(&self, digest: &Digest) -> TallyIndex {
-        let known = self.before.as_ref().and_then(|table| table.grant(digest)).map(|grant| grant.tally);
+        let known = self.before.as_ref().and_then(|table| table.secrets.get(digest)).map(|secret| secret.tally);
         known.unwrap_or_else(|| self.table.tallies.open())
-    }
-}
-
-impl Secrets {
-    fn as_slice(&self) -> &[Digest] {
-        match self {
-            Self::None => &[],
-            Self::One(digest) => std::slice::from_ref(digest),
-            Self::Many(digests) => digests,
-        }
-    }
-
-    fn add(&mut self, digest: Digest) {
-        match self {
-            Self::None => *self = Self::One(digest),
-            Self::One(first) => *self = Self::Many(vec![*first, digest]),
-            Self::Many(digests) => digests.push(digest),
-        }
-    }
-
-    fn remove(&mut self, digest: &Digest) {
-        match self {
-            Self::None => {}
-            Self::One(only) if only == digest => *self = Self::None,
-            Self::One(_) => {}
-            Self::Many(digests) => digests.retain(|other| other != digest),
-        }
     }
 }
 
