@@ -27,6 +27,7 @@ pub use self::failure::{Failure, Mistake};
 pub use self::read::{Everything, StoredSecret, with_all_above};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
+use crate::store::record::RecordId;
 
 /// How often a change is tried when others change the same record.
 pub const ATTEMPTS: usize = 3;
@@ -65,4 +66,15 @@ pub struct Stored<B> {
     /// What it is.
     #[serde(flatten)]
     pub body: B,
+}
+
+impl<B> Stored<B> {
+    /// Itself, if nobody has changed it since a revision that somebody has seen. What is written then expects it to be as it is
+    /// here, so that it holds for the commit too.
+    fn if_seen_at(self, id: &RecordId, seen: Option<u64>) -> Result<Self, Failure> {
+        match seen {
+            Some(seen) if seen != self.revision => Err(Failure::Outrun(id.clone())),
+            Some(_) | None => Ok(self),
+        }
+    }
 }

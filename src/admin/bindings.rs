@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::api::{Request, as_record, paging};
 use super::envelope::{Answer, Trouble};
 use super::input::{parsed, text};
-use super::keys::scope;
+use super::keys::{refused, scope};
 use super::people::{gone, may_hand_on};
 use crate::auth::authority::Permission;
 use crate::auth::grant::{State, Timestamp};
@@ -121,6 +121,7 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
         return Err(Trouble::forbidden("you may not take roles there"));
     }
     may_hand_on(request, &binding.body.role, binding.body.scope.as_ref())?;
-    request.session().unbind(&binding.id).await?;
+    let seen = request.if_match()?;
+    request.session().unbind(&binding.id, seen).await.map_err(|failure| refused(failure, seen))?;
     gone(request, &RecordId::new(Kind::Binding, &binding.id)).await
 }

@@ -323,6 +323,14 @@ fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<()
     may_become(request, id, scope)
 }
 
+/// Why a change was not made, to a caller who may have wanted to know of others.
+pub(super) fn refused(failure: Failure, if_match: Option<u64>) -> Trouble {
+    match failure {
+        Failure::Outrun(_) if if_match.is_some() => precondition_failed(),
+        failure => failure.into(),
+    }
+}
+
 /// Somebody else was quicker than the caller, who wanted to know.
 pub(super) fn precondition_failed() -> Trouble {
     let why = "it has changed since; get it again, and look whether your change still makes sense";
@@ -427,10 +435,9 @@ async fn delete_family(
 ) -> Result<Answer, Trouble> {
     use crate::store::Store as _;
     let key = seen(request)?;
-    if request.if_match()?.is_some_and(|expected| expected != key.revision) {
-        return Err(precondition_failed());
-    }
-    request.session().delete_key(&key.id, cascade, reason).await?;
+    let if_match = request.if_match()?;
+    let gone = request.session().delete_key(&key.id, (cascade, reason), if_match).await;
+    gone.map_err(|failure| refused(failure, if_match))?;
     let (revision, _) = request.api.store.get(&RecordId::key(&key.id)).await.map_err(Failure::Store)?;
     deleted(request, revision.number, wait).await
 }

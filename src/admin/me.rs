@@ -188,7 +188,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
         session.set_password(&user.id, password).await?;
         cookie = Some(request.api.begin(&user.id, request.now, request.mounted)?);
     }
-    let changed = session.update_user(&user.id, &UserPatch { name, ..UserPatch::default() }).await?;
+    let changed = session.update_user(&user.id, &UserPatch { name, ..UserPatch::default() }, None).await?;
     request.in_force(changed.user.revision).await;
     let answer = Answer::of(&view(&changed.user.id, &changed.user.body))?.after_change(changed.user.revision);
     Ok(match cookie {

@@ -11,7 +11,7 @@ use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
-use super::keys::{precondition_failed, scope};
+use super::keys::{refused, scope};
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
 use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
@@ -121,10 +121,7 @@ fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
     if !authority.may(permission, user.body.scope.as_ref()) {
         return Err(Trouble::forbidden("this user is outside of what you may change"));
     }
-    match request.if_match()? {
-        Some(expected) if expected != user.revision => Err(precondition_failed()),
-        Some(_) | None => Ok(user),
-    }
+    Ok(user)
 }
 
 /// Whoever changes somebody could become them, and so must have all that they have. Not whoever only takes away: else a role
@@ -210,7 +207,8 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     if patch.api_access == Some(true) {
         may_give_access(request, patch.scope.as_ref().unwrap_or(&user.body.scope).as_ref())?;
     }
-    let made = request.session().update_user(&user.id, &patch).await?;
+    let seen = request.if_match()?;
+    let made = request.session().update_user(&user.id, &patch, seen).await.map_err(|failure| refused(failure, seen))?;
     changed(request, made).await
 }
 
@@ -227,7 +225,9 @@ pub(super) async fn delete_user(request: &Request<'_>) -> Result<Answer, Trouble
     request.query().finish()?;
     let user = seen_user(request)?;
     may_become(request, &user)?;
-    let keys = request.session().delete_user(&user.id).await?;
+    let seen = request.if_match()?;
+    let deleted = request.session().delete_user(&user.id, seen).await;
+    let keys = deleted.map_err(|failure| refused(failure, seen))?;
     let answer = gone(request, &RecordId::new(Kind::User, &user.id)).await?;
     Ok(Answer { result: json!({ "keys": keys }).to_string(), ..answer })
 }
@@ -335,10 +335,7 @@ pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 fn seen_role(request: &Request<'_>) -> Result<Stored<RoleBody>, Trouble> {
     match request.api.index.body(&RecordId::new(Kind::Role, &request.id)) {
-        Some((revision, Body::Role(body))) => match request.if_match()? {
-            Some(expected) if expected != revision => Err(precondition_failed()),
-            Some(_) | None => Ok(Stored { id: request.id.as_str().into(), revision, body }),
-        },
+        Some((revision, Body::Role(body))) => Ok(Stored { id: request.id.as_str().into(), revision, body }),
         _ => Err(Trouble::not_found("role")),
     }
 }
@@ -411,7 +408,9 @@ pub(super) async fn update_role(request: &Request<'_>) -> Result<Answer, Trouble
 
 async fn put_role(request: &Request<'_>, new: NewRole, replace: bool) -> Result<Answer, Trouble> {
     may_write_roles(request, &new.permissions)?;
-    let role = request.session().put_role(new, replace).await?;
+    let seen = request.if_match()?.filter(|_| replace);
+    let put = request.session().put_role(new, replace, seen).await;
+    let role = put.map_err(|failure| refused(failure, seen))?;
     request.in_force(role.revision).await;
     Ok(Answer::of(&RoleView::of(&role.id, &role.body))?.with_etag(role.revision).after_change(role.revision))
 }
@@ -421,6 +420,7 @@ pub(super) async fn delete_role(request: &Request<'_>) -> Result<Answer, Trouble
     request.query().finish()?;
     let role = seen_role(request)?;
     may_write_roles(request, &role.body.permissions)?;
-    request.session().delete_role(&role.id).await?;
+    let seen = request.if_match()?;
+    request.session().delete_role(&role.id, seen).await.map_err(|failure| refused(failure, seen))?;
     gone(request, &RecordId::new(Kind::Role, &role.id)).await
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::api::{Request, as_record, paging};
 use super::envelope::{Answer, Trouble};
 use super::input::text;
-use super::keys::precondition_failed;
+use super::keys::refused;
 use crate::auth::authority::Permission;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
@@ -102,12 +102,13 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
         _ => Err("must be active or suspended".to_owned()),
     });
     attributes.finish()?;
-    let (scope, stored) = seen(request)?;
-    if if_match.is_some_and(|expected| expected != stored.revision) {
-        return Err(precondition_failed());
-    }
+    let (scope, _) = seen(request)?;
     let Some(state) = state else { return Err(Trouble::not_found("attribute")) };
-    let (stored, _) = request.session().set_scope_state(&scope, state).await?;
+    let (stored, _) = request
+        .session()
+        .set_scope_state(&scope, state, if_match)
+        .await
+        .map_err(|failure| refused(failure, if_match))?;
     request.in_force(stored.revision).await;
     Ok(Answer::of(&View::from(&stored))?.with_etag(stored.revision).after_change(stored.revision))
 }

@@ -156,7 +156,7 @@ impl<S: Store + Ledger> Place for Session<S> {
     }
 
     async fn set_scope_state(&self, scope: &Scope, state: ScopeState) -> Result<(Stored<ScopeBody>, bool), Failure> {
-        Ok(self.set_scope_state(scope, state).await?)
+        Ok(self.set_scope_state(scope, state, None).await?)
     }
 
     async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure> {
@@ -172,11 +172,11 @@ impl<S: Store + Ledger> Place for Session<S> {
     }
 
     async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure> {
-        Ok(self.update_user(id, patch).await?)
+        Ok(self.update_user(id, patch, None).await?)
     }
 
     async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure> {
-        Ok(self.delete_user(id).await?)
+        Ok(self.delete_user(id, None).await?)
     }
 
     async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure> {
@@ -188,11 +188,11 @@ impl<S: Store + Ledger> Place for Session<S> {
     }
 
     async fn put_role(&self, new: NewRole, replace: bool) -> Result<Stored<RoleBody>, Failure> {
-        Ok(self.put_role(new, replace).await?)
+        Ok(self.put_role(new, replace, None).await?)
     }
 
     async fn delete_role(&self, name: &str) -> Result<(), Failure> {
-        Ok(self.delete_role(name).await?)
+        Ok(self.delete_role(name, None).await?)
     }
 
     async fn bindings(&self) -> Result<Vec<Stored<BindingBody>>, Failure> {
@@ -204,7 +204,7 @@ impl<S: Store + Ledger> Place for Session<S> {
     }
 
     async fn unbind(&self, id: &str) -> Result<Stored<BindingBody>, Failure> {
-        Ok(self.unbind(id).await?)
+        Ok(self.unbind(id, None).await?)
     }
 
     async fn usage(&self) -> Result<Vec<KeyUsage>, Failure> {

@@ -76,6 +76,19 @@ mod tests {
         check(|_| (), |k| k.name = "other".into(), false);
     }
 
+    /// Failure 23. Lists are compared as sets, and the smaller one counts as the narrower: but an empty one is all there is.
+    #[test]
+    fn failure_23_who_compares_lists_takes_emptying_one_for_narrowing() {
+        let is_larger = |before: &[String], after: &[String]| after.iter().any(|net| !before.contains(net));
+        let mut narrow = key_body("CI");
+        narrow.ips = vec!["10.0.0.0/8".to_owned()];
+        let wide = KeyBody { ips: vec![], ..narrow.clone() };
+        assert!(!is_larger(&narrow.ips, &wide.ips), "nothing was added, and the key works from anywhere");
+        assert!(widens(&narrow, &wide));
+        // On the wire the same is true of permissions: `["fetch"]` emptied is read-write.
+        check(|k| k.access = Access::ReadOnly, |k| k.access = Access::ReadWrite, true);
+    }
+
     #[test]
     fn more_requests_are_an_escalation() {
         let limit = |text: &str| Some(text.parse().unwrap());

@@ -51,7 +51,12 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When its name cannot be one, is taken, or the store cannot be written.
-    pub async fn put_role(&self, new: NewRole, replace: bool) -> Result<Stored<RoleBody>, Failure> {
+    pub async fn put_role(
+        &self,
+        new: NewRole,
+        replace: bool,
+        expected: Option<u64>,
+    ) -> Result<Stored<RoleBody>, Failure> {
         let wrong = |why: &str| Failure::Invalid(vec![Mistake { field: "name".to_owned(), why: why.to_owned() }]);
         if !is_key_id(&new.name) {
             return Err(wrong("names of roles are 1 to 64 of A-Z a-z 0-9 . _ -"));
@@ -59,7 +64,8 @@ impl<S: Store> Session<S> {
         if BUILT_IN.contains(&new.name.as_str()) {
             return Err(wrong("this role is built in and cannot be changed"));
         }
-        let before = if replace { Some(self.role(&new.name).await?) } else { None };
+        let id = RecordId::new(Kind::Role, &new.name);
+        let before = if replace { Some(self.role(&new.name).await?.if_seen_at(&id, expected)?) } else { None };
         let mut permissions = new.permissions;
         permissions.sort_unstable();
         permissions.dedup();
@@ -70,7 +76,6 @@ impl<S: Store> Session<S> {
         let (updated_by, updated_time) = (by, self.now);
         let observer = new.observer;
         let body = RoleBody { permissions, observer, created_by, created_time, updated_by, updated_time };
-        let id = RecordId::new(Kind::Role, &new.name);
         let widens = before.as_ref().is_some_and(|before| {
             let (old, now) = (of_record(&before.body), of_record(&body));
             old.and(now) != now
@@ -98,8 +103,8 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When there is no such role, or the store cannot be written.
-    pub async fn delete_role(&self, name: &str) -> Result<(), Failure> {
-        let role = self.role(name).await?;
+    pub async fn delete_role(&self, name: &str, expected: Option<u64>) -> Result<(), Failure> {
+        let role = self.role(name).await?.if_seen_at(&RecordId::new(Kind::Role, name), expected)?;
         let bindings = self.bindings().await?;
         let ids: Vec<&str> = bindings.iter().filter(|b| *b.body.role == *name).map(|b| &*b.id).collect();
         let gone = |kind, id: &str, revision| {
@@ -178,13 +183,16 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When there is no such binding, or the store cannot be written.
-    pub async fn unbind(&self, id: &str) -> Result<Stored<BindingBody>, Failure> {
+    pub async fn unbind(&self, id: &str, expected: Option<u64>) -> Result<Stored<BindingBody>, Failure> {
         let record_id = RecordId::new(Kind::Binding, id);
         let missing = || Failure::NotFound(record_id.clone());
         let record = self.store.get(&record_id).await?.1.ok_or_else(missing)?;
         let Body::Binding(body) = Body::parse(&record_id, record.body.as_deref().ok_or_else(missing)?)? else {
             return Err(missing());
         };
+        if expected.is_some_and(|expected| expected != record.revision) {
+            return Err(Failure::Outrun(record_id));
+        }
         let detail = json!({ "target": { "kind": "binding", "id": id }, "before": body });
         let changes = vec![Change { id: record_id.clone(), expect: Expect::At(record.revision), body: None }];
         self.store.commit(Commit { actor: self.actor.clone(), action: "binding.delete", detail, changes }).await?;

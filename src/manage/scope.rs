@@ -59,10 +59,11 @@ impl<S: Store> Session<S> {
         &self,
         scope: &Scope,
         state: ScopeState,
+        expected: Option<u64>,
     ) -> Result<(Stored<ScopeBody>, bool), Failure> {
         let mut attempt = 1;
         loop {
-            let stored = self.scope(scope).await?;
+            let stored = self.scope(scope).await?.if_seen_at(&RecordId::scope(scope), expected)?;
             if stored.body.state == state {
                 return Ok((stored, false));
             }

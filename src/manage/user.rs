@@ -155,10 +155,15 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When there is no such user, the e-mail address is taken, others keep changing them, or the store cannot be written.
-    pub async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure> {
+    pub async fn update_user(
+        &self,
+        id: &str,
+        patch: &UserPatch,
+        expected: Option<u64>,
+    ) -> Result<UserChanged, Failure> {
         let mut attempt = 1;
         loop {
-            let before = self.user(id).await?;
+            let before = self.user(id).await?.if_seen_at(&RecordId::new(Kind::User, id), expected)?;
             let mut body = before.body.clone();
             patch.apply(&mut body);
             if body == before.body {

@@ -345,3 +345,5 @@ fn failure_18_the_age_of_a_snapshot_counts() {
     writer.prove(Instant::now());
     assert!(matches!(replica.status(Instant::now()), Status::Usable(_)));
 }
+
+mod designs;

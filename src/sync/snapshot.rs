@@ -399,6 +399,22 @@ mod tests {
         assert!(read(&snapshot).is_ok());
     }
 
+    /// Failure 18. A checksum that anybody can make, or none: a key that was revoked lives again by a few bytes in a file.
+    #[tokio::test]
+    async fn failure_18_without_a_key_of_ours_whoever_writes_the_file_writes_the_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(folder.path(), "01");
+        let body = r#"{"name":"CI","state":"revoked"}"#;
+        let record = Record { id: RecordId::key("k1"), revision: 1, body: Some(body.into()) };
+        snapshot.write(pull(Records::from_vec(vec![record])), NOW).await.unwrap();
+        let mut bytes = fs::read(snapshot.path()).unwrap();
+        let at = bytes.windows(7).position(|window| window == b"revoked").expect("bodies are there as they are");
+        bytes[at..at + 7].copy_from_slice(b"active ");
+        fs::write(snapshot.path(), &bytes).unwrap();
+        // Who only parses it lets the key in.
+        assert!(read(&snapshot).is_err());
+    }
+
     #[tokio::test]
     async fn what_others_wrote_or_nobody_can_have_written_yet_is_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ mod keys;
 mod ledger;
 mod mount;
 mod people;
+mod reach;
 mod seed;
 mod sign_in;
 mod stalls;

@@ -36,7 +36,7 @@ pub(super) async fn run<S: Store>(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let keys = session.delete_key(&args.id, args.cascade, args.reason.as_deref()).await?;
+    let keys = session.delete_key(&args.id, (args.cascade, args.reason.as_deref()), None).await?;
     match output {
         Output::Table => {}
         Output::Json => console.json(&json!({ "id": args.id, "keys": keys }))?,

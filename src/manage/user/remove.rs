@@ -109,8 +109,13 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When there is no such key, others stand below it and shall not go too, or the store cannot be written.
-    pub async fn delete_key(&self, id: &str, cascade: bool, reason: Option<&str>) -> Result<Vec<Box<str>>, Failure> {
-        let key = self.key(id).await?;
+    pub async fn delete_key(
+        &self,
+        id: &str,
+        (cascade, reason): (bool, Option<&str>),
+        expected: Option<u64>,
+    ) -> Result<Vec<Box<str>>, Failure> {
+        let key = self.key(id).await?.if_seen_at(&RecordId::key(id), expected)?;
         let mut removal = self.removal(Some(id), None).await?;
         if removal.keys.len() > 1 && !cascade {
             return Err(Failure::HasKeysBelow(RecordId::key(id), removal.keys.len() - 1));
@@ -132,8 +137,8 @@ impl<S: Store> Session<S> {
     ///
     /// # Errors
     /// When there is no such user, or the store cannot be written.
-    pub async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure> {
-        let user = self.user(id).await?;
+    pub async fn delete_user(&self, id: &str, expected: Option<u64>) -> Result<Vec<Box<str>>, Failure> {
+        let user = self.user(id).await?.if_seen_at(&RecordId::new(Kind::User, id), expected)?;
         let Removal { keys, mut changes, .. } = self.removal(None, Some(id)).await?;
         let (record_id, expect) = (RecordId::new(Kind::User, id), Expect::At(user.revision));
         changes.push(Change { id: record_id, expect, body: None });

@@ -38,16 +38,16 @@ async fn b4_b5_b6_access_is_off_until_somebody_gives_it_and_gives_a_key() {
     let made = place.create_user(ann(false)).await.unwrap();
     assert!(!made.user.body.api_access && made.secret.is_none());
     assert_eq!(kinds(&place), ["user", "unique"]);
-    let given = place.update_user(&made.user.id, &access(true)).await.unwrap();
+    let given = place.update_user(&made.user.id, &access(true), None).await.unwrap();
     let secret = given.secret.unwrap();
     assert!(opens(&place, &made.user.id, secret.reveal()).await);
     let key = place.key(&made.user.id).await.unwrap().body;
     assert_eq!((key.owner.as_deref(), key.user.as_deref()), (Some(&*made.user.id), Some("ann@example.com")));
     assert_eq!(place.store.commits()[1].detail["escalation"], true);
     // B7: taking it back is a change of the user alone; B11: there is one key, and it comes back with it.
-    assert!(place.update_user(&made.user.id, &access(false)).await.unwrap().secret.is_none());
+    assert!(place.update_user(&made.user.id, &access(false), None).await.unwrap().secret.is_none());
     assert_eq!(place.store.commits()[2].changes.len(), 1);
-    assert!(place.update_user(&made.user.id, &access(true)).await.unwrap().secret.is_none());
+    assert!(place.update_user(&made.user.id, &access(true), None).await.unwrap().secret.is_none());
     assert_eq!(kinds(&place).iter().filter(|kind| **kind == "key").count(), 1);
 }
 
@@ -109,12 +109,12 @@ async fn an_address_is_one_users_and_free_again_when_they_have_another() {
     let twice = place.create_user(ann(false)).await;
     assert!(matches!(&twice, Err(Failure::Taken(id)) if id.to_string() == "the e-mail address ann@example.com"));
     let email = Some("bea@example.com".parse().unwrap());
-    place.update_user(&first.id, &UserPatch { email, ..UserPatch::default() }).await.unwrap();
+    place.update_user(&first.id, &UserPatch { email, ..UserPatch::default() }, None).await.unwrap();
     assert_eq!(place.find_user("BEA@example.com").await.unwrap().id, first.id);
     assert!(matches!(place.find_user("ann@example.com").await, Err(Failure::NotFound(_))));
     let second = place.create_user(ann(false)).await.unwrap().user;
     let email = Some("bea@example.com".parse().unwrap());
-    let taken = place.update_user(&second.id, &UserPatch { email, ..UserPatch::default() }).await;
+    let taken = place.update_user(&second.id, &UserPatch { email, ..UserPatch::default() }, None).await;
     assert!(matches!(taken, Err(Failure::Taken(_))));
     assert_eq!(place.users().await.unwrap().len(), 2);
 }
@@ -129,13 +129,13 @@ async fn who_goes_takes_all_keys_along_and_leaves_the_others() {
     let other = place.create_key(NewKey::named("other".parse().unwrap(), Access::ReadWrite)).await.unwrap().key.id;
     place.bind(Subject::Key(below.clone()), "observer", None).await.unwrap();
     place.bind(Subject::Key(other.clone()), "observer", None).await.unwrap();
-    let refused = place.delete_key(&ann.id, false, None).await;
+    let refused = place.delete_key(&ann.id, (false, None), None).await;
     assert!(matches!(refused, Err(Failure::HasKeysBelow(_, 1))));
     let mut gone = vec![ann.id.clone(), below];
     gone.sort_unstable();
-    assert_eq!(place.delete_user(&ann.id).await.unwrap(), gone);
+    assert_eq!(place.delete_user(&ann.id, None).await.unwrap(), gone);
     assert_eq!(kinds(&place), ["key", "secret", "binding"]);
-    assert_eq!(place.delete_key(&other, false, Some("tidying up")).await.unwrap(), [other]);
+    assert_eq!(place.delete_key(&other, (false, Some("tidying up")), None).await.unwrap(), [other]);
     assert_eq!(kinds(&place), Vec::<&str>::new());
 }
 
@@ -186,7 +186,7 @@ async fn who_signs_in_is_known_by_the_password_and_must_be_active() {
     assert_eq!(sign_in("ann@example.com", "correct horse battery").await, None);
     assert_eq!(sign_in("ann@example.com", "another one, please").await, Some(user.id.clone()));
     place
-        .update_user(&user.id, &UserPatch { state: Some(UserState::Suspended), ..UserPatch::default() })
+        .update_user(&user.id, &UserPatch { state: Some(UserState::Suspended), ..UserPatch::default() }, None)
         .await
         .unwrap();
     assert_eq!(sign_in("ann@example.com", "another one, please").await, None);

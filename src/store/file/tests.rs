@@ -323,3 +323,26 @@ async fn it_is_written_by_others_only() {
     assert!(matches!(refused, CommitError::ReadOnly(_)));
     assert!(refused.to_string().contains("keyward key create --record"), "{refused}");
 }
+
+/// Failure 11. Who takes what can be parsed takes half of a file for all of it: YAML that was cut off is YAML.
+#[tokio::test]
+async fn failure_11_half_of_a_file_may_parse_and_say_that_keys_are_gone() {
+    let lines: Vec<String> = (1..=3).map(|n| format!("- {{ kind: key, id: k{n} }}\n")).collect();
+    let parsed = |text: &str| serde_yaml::from_str::<Vec<serde_json::Value>>(text).map(|all| all.len()).ok();
+    assert_eq!(
+        (parsed(&lines.concat()), parsed(&lines[..2].concat())),
+        (Some(3), Some(2)),
+        "one is gone, and nothing is wrong"
+    );
+    // As it is: what does not say all that it must is an error, and the replica keeps what it has.
+    let mut place = Place::single();
+    place.apply(&[key("k1", "one"), key("k2", "two"), secret(1, "k1")]).await;
+    let (store, whole) = (place.open(), fs::read(place.path()).unwrap());
+    assert!(store.pull(None).await.is_ok());
+    for end in [0, 1, whole.len() / 2, whole.len() - 2] {
+        fs::write(place.path(), &whole[..end]).unwrap();
+        assert!(store.pull(None).await.is_err(), "cut at {end}");
+    }
+    fs::write(place.path(), &whole).unwrap();
+    assert!(store.pull(None).await.is_ok());
+}

@@ -34,6 +34,25 @@ async fn failure_1_a_sequence_loses_a_revocation_that_is_late() {
     assert_eq!(second.await.unwrap().unwrap().number, 1);
 }
 
+/// Failure 4. Nobody says how long a lock may be waited for, or how long one may sit on it: writers wait for as long as one of
+/// them stands still.
+#[tokio::test]
+async fn failure_4_without_limits_all_wait_for_the_one_that_stands_still() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let _frozen = Session::doing(&place.database, "begin; update keyward.meta set rev = rev");
+    let waiting = place.database.psql("kw").args(["-c", "update keyward.meta set rev = rev"]).spawn();
+    let mut waiting = waiting.unwrap();
+    // As it is: an answer, five seconds later.
+    let error = place.other.commit(commit_of(&[key("k1", "one")])).await.unwrap_err();
+    assert!(matches!(error, CommitError::Store(StoreError::Unavailable { .. })), "{error}");
+    assert!(waiting.try_wait().unwrap().is_none(), "that one waits still");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
+
 /// Failure 5. What is read are transactions below the oldest that is open: one that has nothing to do with it holds up a
 /// revocation for as long as it is open.
 #[tokio::test]
