@@ -124,6 +124,7 @@ impl Stage {
             Site::new(upstream.address(), &config)
         };
         let writer = site("one");
+        writer.init();
         let admin = writer.create_key(&["--role", "admin"]);
         let rows: Vec<String> = (0..count).map(|key| format!("k{key},,{},rw,,", value(key))).collect();
         writer.import_keys(&rows.iter().map(String::as_str).collect::<Vec<_>>());
