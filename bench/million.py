@@ -69,6 +69,7 @@ class Site:
         os.chmod(pepper, 0o600)
         keys = os.path.join(self.folder, "keys.tsv")
         write_keys(keys, self.n)
+        self.command("init")
         began = time.monotonic()
         self.command("key", "import", "--input", keys)
         took = time.monotonic() - began
