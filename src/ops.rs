@@ -78,8 +78,9 @@ impl Ops {
     /// Ready as long as it can decide, and others know of it: a store that is down right now takes no replica out of
     /// rotation.
     fn readiness(&self, verbose: bool) -> Page {
-        let node = self.lifecycle.withheld().map(str::to_owned);
-        let checks = [("lifecycle", self.lifecycle_trouble()), ("replica", self.replica_trouble()), ("node", node)];
+        let node = self.lifecycle.withheld().map(|why| ("node", Some(why.to_owned())));
+        let checks = [("lifecycle", self.lifecycle_trouble()), ("replica", self.replica_trouble())];
+        let checks: Vec<_> = checks.into_iter().chain(node).collect();
         let ready = checks.iter().all(|(_, trouble)| trouble.is_none());
         let (status, verdict) =
             if ready { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };

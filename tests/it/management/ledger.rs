@@ -142,7 +142,7 @@ fn a_deletion_waits_for_both_of_two_processes_with_one_name() {
 #[test]
 fn a_process_that_was_killed_and_runs_again_is_not_waited_for_twice() {
     // Whoever is not called anything is called by its port, which is another one each time here.
-    let Stage { keyward, admin, .. } = Stage::with("sync: { node: gateway }");
+    let Stage { keyward, admin, upstream: _upstream, .. } = Stage::with("sync: { node: gateway }");
     let keyward = keyward.kill().serve();
     let key = keyward.site.create_key(&[]);
     until("the key is known", || keyward.status_with(&key) == 200);
