@@ -13,12 +13,10 @@ use serde_json::{Map, Value, json};
 pub use self::own_key::Proposal;
 pub use self::ticket::Ticket;
 use super::password::{self, Password};
-use super::values::{Email, KeyId, KeyName, PersonName, UserName};
+use super::values::{Email, PersonName};
 use super::{ATTEMPTS, Failure, Session, Stored};
-use crate::auth::grant::Access;
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
-use crate::manage::key::{Draft, NewKey};
 use crate::store::record::{
     BindingBody, Body, Kind, PasswordBody, Record, RecordId, Subject, UniqueBody, UserBody, UserState, new_id, to_json,
 };
@@ -151,7 +149,7 @@ impl<S: Store> Session<S> {
         Ok(UserChanged { user: Stored { id: id.into(), revision, body }, secret, changed: true })
     }
 
-    /// Changes a user; gives them a key when they may use the API and have none (B6).
+    /// Changes a user; gives them a key when they shall use the API and have none that is not revoked (B6).
     ///
     /// # Errors
     /// When there is no such user, the e-mail address is taken, others keep changing them, or the store cannot be written.
@@ -166,12 +164,17 @@ impl<S: Store> Session<S> {
             let before = self.user(id).await?.if_seen_at(&RecordId::new(Kind::User, id), expected)?;
             let mut body = before.body.clone();
             patch.apply(&mut body);
-            if body == before.body {
+            let own = if patch.api_access == Some(true) { self.own_key_if_lacking(id, &body).await? } else { None };
+            if body == before.body && own.is_none() {
                 return Ok(UserChanged { user: before, secret: None, changed: false });
             }
             body.updated_by = Some(self.who().to_owned());
             body.updated_time = self.now;
-            let (changes, secret) = self.changes_of_user(&before, &body).await?;
+            let mut changes = self.changes_of_user(&before, &body).await?;
+            let secret = own.map(|(made, secret)| {
+                changes.extend(made);
+                secret
+            });
             let detail = difference(&before, &body);
             let commit = Commit { actor: self.actor.clone(), action: "user.update", detail, changes };
             match self.store.commit(commit).await {
@@ -187,11 +190,7 @@ impl<S: Store> Session<S> {
         }
     }
 
-    async fn changes_of_user(
-        &self,
-        before: &Stored<UserBody>,
-        body: &UserBody,
-    ) -> Result<(Vec<Change>, Option<Secret>), Failure> {
+    async fn changes_of_user(&self, before: &Stored<UserBody>, body: &UserBody) -> Result<Vec<Change>, Failure> {
         let moved = body.scope.as_ref().filter(|scope| before.body.scope.as_ref() != Some(scope));
         let scopes = self.missing_scopes(moved).await?;
         let mut changes: Vec<Change> = scopes.iter().map(|scope| self.new_scope(scope)).collect();
@@ -201,30 +200,7 @@ impl<S: Store> Session<S> {
             changes.push(Change { id: address(&before.body.email), expect: Expect::Any, body: None });
             changes.push(reserve(&body.email, &before.id));
         }
-        let gets_access = body.api_access && !before.body.api_access;
-        let has_key = !gets_access || self.store.get(&RecordId::key(&before.id)).await?.1.is_some();
-        if has_key {
-            return Ok((changes, None));
-        }
-        let (made, secret) = self.own_key(&before.id, body)?;
-        changes.extend(made);
-        Ok((changes, Some(secret)))
-    }
-
-    /// The key of a user's own, and its value, which they may look up again (B9).
-    fn own_key(&self, id: &str, user: &UserBody) -> Result<(Vec<Change>, Secret), Failure> {
-        let name = KeyName(user.email.chars().take(50).collect());
-        let new = NewKey {
-            id: Some(KeyId(id.to_owned())),
-            user: Some(UserName(user.email.clone())),
-            owner: Some(id.into()),
-            scope: user.scope.clone(),
-            recoverable: true,
-            ..NewKey::named(name, Access::ReadWrite)
-        };
-        let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
-        let changes = self.changes_of_draft(&draft, &[])?;
-        Ok((changes, draft.secret))
+        Ok(changes)
     }
 
     /// Sets what a user signs in with.

@@ -1,4 +1,4 @@
-//! A new value for a user's own key (B12): proposed first, and in force once it is brought back (B13). Until then nothing is
+//! A user's own key, and a new value for it (B12): proposed first, and in force once it is brought back (B13). Until then nothing is
 //! stored, so there is nothing to cancel. Afterwards the old values are refused (B14).
 
 use std::time::Duration;
@@ -8,11 +8,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::ticket::{is_mark, mark};
-use crate::auth::grant::Timestamp;
+use crate::auth::grant::{Access, State, Timestamp};
 use crate::auth::key::Secret;
 use crate::manage::key::change::refuse_revoked;
+use crate::manage::key::{Draft, NewKey};
+use crate::manage::values::{KeyId, KeyName, UserName};
 use crate::manage::{Failure, Session, Stored};
-use crate::store::record::{KeyBody, RecordId, SecretBody, to_json};
+use crate::store::record::{KeyBody, Kind, RecordId, SecretBody, Subject, UserBody, to_json};
 use crate::store::{Change, Commit, Expect, Store};
 
 /// How long somebody may think about it.
@@ -32,6 +34,53 @@ pub struct Proposal {
 }
 
 impl<S: Store> Session<S> {
+    /// The key of a user's own, and its value, which they may look up again (B9).
+    pub(super) fn own_key(&self, id: &str, user: &UserBody) -> Result<(Vec<Change>, Secret), Failure> {
+        let name = KeyName(user.email.chars().take(50).collect());
+        let new = NewKey {
+            id: Some(KeyId(id.to_owned())),
+            user: Some(UserName(user.email.clone())),
+            owner: Some(id.into()),
+            scope: user.scope.clone(),
+            recoverable: true,
+            ..NewKey::named(name, Access::ReadWrite)
+        };
+        let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
+        let changes = self.changes_of_draft(&draft, &[])?;
+        Ok((changes, draft.secret))
+    }
+
+    /// The same for a user who has none, or whose was revoked. Of that one nothing comes back: its values have ended, and stay
+    /// known so that nobody brings them in again, and its roles are gone.
+    pub(super) async fn own_key_if_lacking(
+        &self,
+        id: &str,
+        user: &UserBody,
+    ) -> Result<Option<(Vec<Change>, Secret)>, Failure> {
+        let old = match self.key(id).await {
+            Ok(key) if key.body.state == State::Revoked => Some(key),
+            Ok(_) => return Ok(None),
+            Err(Failure::NotFound(_) | Failure::LooksLikeValue) => None,
+            Err(failure) => return Err(failure),
+        };
+        let (mut changes, secret) = self.own_key(id, user)?;
+        let Some(old) = old else { return Ok(Some((changes, secret))) };
+        for change in changes.iter_mut().filter(|change| change.id == RecordId::key(id)) {
+            change.expect = Expect::At(old.revision);
+        }
+        for other in self.secrets_of(id).await? {
+            let not_after = Some(other.body.not_after.map_or(self.now, |end| end.min(self.now)));
+            let (id, body) = (RecordId::secret(other.digest), SecretBody { not_after, ..other.body });
+            changes.push(Change { id, expect: Expect::At(other.revision), body: Some(to_json(&body)) });
+        }
+        let bindings = self.bindings().await?.into_iter();
+        for binding in bindings.filter(|binding| binding.body.subject == Subject::Key(id.into())) {
+            let (id, expect) = (RecordId::new(Kind::Binding, &binding.id), Expect::At(binding.revision));
+            changes.push(Change { id, expect, body: None });
+        }
+        Ok(Some((changes, secret)))
+    }
+
     /// Proposes a new value for a key.
     ///
     /// # Errors

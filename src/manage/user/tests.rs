@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::auth::grant::State;
+use crate::auth::grant::{Access, State};
+use crate::manage::key::NewKey;
 use crate::manage::testing::{MemoryStore, locksmith, noon};
 
 type Place = Session<MemoryStore>;
@@ -207,4 +208,26 @@ async fn a_link_signs_in_once_and_not_for_ever() {
     let late = place.create_link(&user.id, Duration::from_secs(60)).await.unwrap();
     place.now = noon().plus(Duration::from_secs(60));
     assert!(matches!(place.redeem_link(late.reveal()).await, Err(Failure::BadTicket(_))));
+}
+
+#[tokio::test]
+async fn an_own_key_that_was_revoked_is_made_anew_and_nothing_of_the_old_one_comes_back() {
+    let place = place();
+    let made = place.create_user(ann(true)).await.unwrap();
+    let (id, old) = (made.user.id, made.secret.unwrap());
+    place.bind(Subject::Key(id.clone()), "admin", None).await.unwrap();
+    place.set_key_state(&id, State::Revoked, None, None).await.map(drop).unwrap();
+    // Whoever has access already gets a key all the same when somebody gives it once more.
+    let given = place.update_user(&id, &access(true), None).await.unwrap();
+    let new = given.secret.unwrap();
+    assert_eq!(place.key(&id).await.unwrap().body.state, State::Active);
+    let ends = |secrets: Vec<crate::manage::StoredSecret>, value: &Secret| {
+        let digest = Secret::returned(value.reveal()).digest(&place.locksmith.pepper);
+        secrets.into_iter().find(|secret| secret.digest == digest).unwrap().body.not_after
+    };
+    assert_eq!(ends(place.secrets_of(&id).await.unwrap(), &old), Some(noon()));
+    assert_eq!(ends(place.secrets_of(&id).await.unwrap(), &new), None);
+    assert_eq!(place.look_up_value(&id).await.unwrap().as_str(), new.reveal());
+    assert!(place.bindings().await.unwrap().is_empty());
+    assert!(place.update_user(&id, &access(true), None).await.unwrap().secret.is_none());
 }
