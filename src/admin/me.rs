@@ -19,7 +19,7 @@ use crate::manage::user::UserPatch;
 use crate::manage::values::PersonName;
 use crate::manage::{Failure, Session, Stored};
 use crate::replica::Status;
-use crate::store::record::{Subject, UserBody, UserState};
+use crate::store::record::{Subject, UserBody};
 
 /// Nobody learns which half was wrong, or whether there is such a user.
 const WRONG: &str = "the e-mail address or the password is wrong, or the account may not be used";
@@ -111,8 +111,8 @@ impl Api {
     /// When they may not go on.
     pub(super) fn user(&self, signed_in: SignedIn, now: Timestamp) -> Result<Caller, Trouble> {
         let SignedIn { token, user, since } = signed_in;
-        let body = self.index.user(&user).filter(|body| body.state == UserState::Active).ok_or_else(signed_out)?;
-        if body.password_time.is_some_and(|set| set > since) {
+        let body = self.index.user(&user).ok_or_else(signed_out)?;
+        if !body.takes_in(Some(since)) {
             self.sessions.end(&token);
             return Err(signed_out());
         }

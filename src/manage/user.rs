@@ -15,6 +15,7 @@ pub use self::ticket::Ticket;
 use super::password::{self, Password};
 use super::values::{Email, PersonName};
 use super::{ATTEMPTS, Failure, Session, Stored};
+use crate::auth::grant::Timestamp;
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::store::record::{
@@ -163,7 +164,7 @@ impl<S: Store> Session<S> {
         loop {
             let before = self.user(id).await?.if_seen_at(&RecordId::new(Kind::User, id), expected)?;
             let mut body = before.body.clone();
-            patch.apply(&mut body);
+            patch.apply(&mut body, self.now);
             let own = if patch.api_access == Some(true) { self.own_key_if_lacking(id, &body).await? } else { None };
             if body == before.body && own.is_none() {
                 return Ok(UserChanged { user: before, secret: None, changed: false });
@@ -273,7 +274,7 @@ impl UserPatch {
         email.is_none() && name.is_none() && scope.is_none() && !gives
     }
 
-    fn apply(&self, body: &mut UserBody) {
+    fn apply(&self, body: &mut UserBody, now: Timestamp) {
         if let Some(email) = &self.email {
             body.email.clone_from(&email.0);
         }
@@ -282,6 +283,9 @@ impl UserPatch {
         }
         if let Some(scope) = &self.scope {
             body.scope.clone_from(scope);
+        }
+        if self.state == Some(UserState::Suspended) && body.state == UserState::Active {
+            body.password_time = Some(now);
         }
         body.state = self.state.unwrap_or(body.state);
         body.api_access = self.api_access.unwrap_or(body.api_access);
@@ -294,7 +298,7 @@ fn address(email: &str) -> RecordId {
 }
 
 fn reserve(email: &str, user: &str) -> Change {
-    let body = UniqueBody { holder: Subject::User(user.into()), expires_at: None };
+    let body = UniqueBody { holder: Subject::User(user.into()), expires_at: None, created_time: None };
     Change { id: address(email), expect: Expect::Absent, body: Some(to_json(&body)) }
 }
 

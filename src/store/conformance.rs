@@ -377,7 +377,7 @@ fn password(user: &str, hash: &str) -> Put {
 }
 
 fn unique(name: &str, user: &str) -> Put {
-    let body = UniqueBody { holder: Subject::User(user.into()), expires_at: None };
+    let body = UniqueBody { holder: Subject::User(user.into()), expires_at: None, created_time: None };
     (RecordId::new(Kind::Unique, name), Some(to_json(&body)))
 }
 

@@ -231,3 +231,27 @@ async fn an_own_key_that_was_revoked_is_made_anew_and_nothing_of_the_old_one_com
     assert!(place.bindings().await.unwrap().is_empty());
     assert!(place.update_user(&id, &access(true), None).await.unwrap().secret.is_none());
 }
+
+#[tokio::test]
+async fn a_link_is_void_after_a_suspension_or_another_password_and_is_not_used_up_by_what_is_refused() {
+    let mut place = place();
+    let user = place.create_user(ann(false)).await.unwrap().user;
+    let state = |state| UserPatch { state: Some(state), ..UserPatch::default() };
+    let link = place.create_link(&user.id, Duration::from_secs(600)).await.unwrap();
+    let later = |place: &mut Place| place.now = place.now.plus(Duration::from_secs(1));
+    later(&mut place);
+    place.update_user(&user.id, &state(UserState::Suspended), None).await.unwrap();
+    let during = place.create_link(&user.id, Duration::from_secs(600)).await.unwrap();
+    let before = place.store.commits().len();
+    for link in [&link, &during] {
+        assert!(matches!(place.redeem_link(link.reveal()).await, Err(Failure::BadTicket(_))));
+    }
+    assert_eq!(place.store.commits().len(), before, "nothing was used");
+    place.update_user(&user.id, &state(UserState::Active), None).await.unwrap();
+    assert!(matches!(place.redeem_link(link.reveal()).await, Err(Failure::BadTicket(_))));
+    place.redeem_link(during.reveal()).await.unwrap();
+    let link = place.create_link(&user.id, Duration::from_secs(600)).await.unwrap();
+    later(&mut place);
+    place.set_password(&user.id, Password::typed("another one, please")).await.unwrap();
+    assert!(matches!(place.redeem_link(link.reveal()).await, Err(Failure::BadTicket(_))));
+}

@@ -12,7 +12,7 @@ use super::target;
 use crate::auth::Locksmith;
 use crate::auth::digest::Purpose;
 use crate::manage::{Failure, Session, Stored};
-use crate::store::record::{Body, Kind, RecordId, Subject, UniqueBody, UserBody, UserState, to_json};
+use crate::store::record::{Body, Kind, RecordId, Subject, UniqueBody, UserBody, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
 const USED: Failure = Failure::BadTicket("the link was used, has ended, or never was one; ask for another");
@@ -64,7 +64,7 @@ impl<S: Store> Session<S> {
         getrandom::fill(&mut *bytes)?;
         let ticket = Ticket(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)));
         let expires_at = Some(self.now.plus(lifetime));
-        let body = UniqueBody { holder: Subject::User(user.into()), expires_at };
+        let body = UniqueBody { holder: Subject::User(user.into()), expires_at, created_time: Some(self.now) };
         let id = record(&self.locksmith, ticket.reveal());
         let changes = vec![Change { id, expect: Expect::Absent, body: Some(to_json(&body)) }];
         let detail = json!({ "target": target(user), "expires_at": expires_at });
@@ -72,7 +72,7 @@ impl<S: Store> Session<S> {
         Ok(ticket)
     }
 
-    /// Takes a link back: the user whom it signs in. It does so once.
+    /// Takes a link back: the user whom it signs in. It does so once, and not after the user's next password or suspension.
     ///
     /// # Errors
     /// When it is not good, or the store cannot be written.
@@ -80,17 +80,21 @@ impl<S: Store> Session<S> {
         let id = record(&self.locksmith, ticket);
         let record = self.store.get(&id).await?.1.ok_or(USED)?;
         let Body::Unique(body) = Body::parse(&id, record.body.as_deref().ok_or(USED)?)? else { return Err(USED) };
-        let Subject::User(user) = &body.holder else { return Err(USED) };
-        let detail = json!({ "target": target(user) });
+        let Subject::User(id_of_user) = &body.holder else { return Err(USED) };
+        let user = match self.user(id_of_user).await {
+            Ok(user) if body.expires_at.is_some_and(|end| end > self.now) && user.body.takes_in(body.created_time) => {
+                user
+            }
+            Ok(_) | Err(Failure::NotFound(_)) => return Err(USED),
+            Err(failure) => return Err(failure),
+        };
+        let detail = json!({ "target": target(&user.id) });
         let changes = vec![Change { id, expect: Expect::At(record.revision), body: None }];
-        let commit = Commit { actor: format!("user:{user}"), action: "user.link_used", detail, changes };
+        let commit = Commit { actor: format!("user:{}", user.id), action: "user.link_used", detail, changes };
         match self.store.commit(commit).await {
-            Ok(_) => {}
-            Err(CommitError::Conflict(_)) => return Err(USED),
-            Err(error) => return Err(error.into()),
+            Ok(_) => Ok(user),
+            Err(CommitError::Conflict(_)) => Err(USED),
+            Err(error) => Err(error.into()),
         }
-        let user = self.user(user).await?;
-        let is_good = body.expires_at.is_some_and(|end| end > self.now) && user.body.state == UserState::Active;
-        if is_good { Ok(user) } else { Err(USED) }
     }
 }

@@ -25,7 +25,7 @@ pub struct UserBody {
     pub state: UserState,
     /// Whether keys of theirs work; only an admin says so (B4, B5).
     pub api_access: bool,
-    /// When a password was set last: who signed in before is signed out.
+    /// When a password was set or they were suspended last: who signed in before is signed out, and links from before are void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_time: Option<Timestamp>,
     /// Who made it, if known.
@@ -36,6 +36,14 @@ pub struct UserBody {
     pub updated_by: Option<String>,
     /// When it was changed last.
     pub updated_time: Timestamp,
+}
+
+impl UserBody {
+    /// Whether they may come in by what they were given at a time.
+    pub fn takes_in(&self, since: Option<Timestamp>) -> bool {
+        let void = since.zip(self.password_time).is_some_and(|(since, void)| since < void);
+        self.state == UserState::Active && !void
+    }
 }
 
 /// The state of a user.
@@ -155,6 +163,9 @@ pub struct UniqueBody {
     /// When it is free again; never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// When it was made, of what is void once its holder changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_time: Option<Timestamp>,
 }
 
 /// A password's Argon2 hash in PHC form. It is never printed: whoever reads it can guess at the password in peace.

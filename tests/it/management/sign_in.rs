@@ -150,6 +150,11 @@ fn another_password_signs_everybody_else_out_and_so_does_suspension() {
     }
     stage.keyward.site.json(&["user", "suspend", "ann@example.com"]);
     until("the cookie is refused", || stage.by_cookie(&fresh, "GET", "/v2/me", "").status == 401);
+    // And stays so: whoever was let back in signs in anew.
+    stage.keyward.site.json(&["user", "activate", "ann@example.com"]);
+    let body = json!({ "email": "ann@example.com", "password": "another one, please" });
+    until("she may sign in again", || stage.sign_in(&body).status == 200);
+    assert_eq!(stage.by_cookie(&fresh, "GET", "/v2/me", "").status, 401);
 }
 
 #[test]
