@@ -22,6 +22,7 @@ use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
 use crate::manage::wait::applied_everywhere;
 use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
+use crate::store::Store as _;
 use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject, UserBody};
 
 /// How long a deletion may wait for others at most.
@@ -383,7 +384,10 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     if let (Some(revision), Some(_)) = (revoked_at(request), wait) {
         return deleted(request, revision, wait).await;
     }
+    // Who may not delete it learns nothing of what is below; and what others have just made there is known before it is asked for.
     seen(request)?;
+    let (head, _) = request.api.store.get(&RecordId::key(&request.id)).await.map_err(Failure::Store)?;
+    request.in_force(head.number).await;
     if request.api.index.has_keys_below(&request.id) {
         return delete_family(request, cascade, reason.as_deref(), wait).await;
     }
@@ -433,7 +437,6 @@ async fn delete_family(
     reason: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Answer, Trouble> {
-    use crate::store::Store as _;
     let key = seen(request)?;
     let if_match = request.if_match()?;
     let gone = request.session().delete_key(&key.id, (cascade, reason), if_match).await;

@@ -132,12 +132,26 @@ async fn who_goes_takes_all_keys_along_and_leaves_the_others() {
     place.bind(Subject::Key(other.clone()), "observer", None).await.unwrap();
     let refused = place.delete_key(&ann.id, (false, None), None).await;
     assert!(matches!(refused, Err(Failure::HasKeysBelow(_, 1))));
-    let mut gone = vec![ann.id.clone(), below];
+    let mut gone = vec![ann.id.clone(), below.clone()];
     gone.sort_unstable();
     assert_eq!(place.delete_user(&ann.id, None).await.unwrap(), gone);
-    assert_eq!(kinds(&place), ["key", "secret", "binding"]);
-    assert_eq!(place.delete_key(&other, (false, Some("tidying up")), None).await.unwrap(), [other]);
-    assert_eq!(kinds(&place), Vec::<&str>::new());
+    assert_eq!(
+        place.delete_key(&other, (false, Some("tidying up")), None).await.unwrap(),
+        std::slice::from_ref(&other)
+    );
+    // What is left of a key is that it was revoked, and that its values were those of a key.
+    for key in [&ann.id, &below, &other] {
+        assert_eq!(place.key(key).await.unwrap().body.state, State::Revoked);
+        assert_eq!(place.secrets_of(key).await.unwrap().len(), 1);
+    }
+    let theirs: Vec<&str> =
+        kinds(&place).into_iter().filter(|kind| !["key", "secret", "binding"].contains(kind)).collect();
+    assert_eq!(theirs, Vec::<&str>::new());
+    assert!(
+        place.bindings().await.unwrap().iter().all(|binding| binding.body.subject != Subject::User(ann.id.clone()))
+    );
+    // Keys that were revoked before do not stand in the way, and there is nothing left to do.
+    assert!(matches!(place.delete_key(&ann.id, (false, None), None).await, Err(Failure::NotFound(_))));
 }
 
 #[tokio::test]
