@@ -19,15 +19,19 @@ pub mod user;
 pub mod values;
 pub mod wait;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 pub use self::failure::{Failure, Mistake};
 pub use self::read::{Everything, StoredSecret, with_all_above};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
+use crate::auth::scope::Scope;
 use crate::store::record::RecordId;
+use crate::store::{Change, Commit};
 
 /// How often a change is tried when others change the same record.
 pub const ATTEMPTS: usize = 3;
@@ -48,6 +52,22 @@ impl<S> Session<S> {
     /// As records say who made or changed them: by id alone where it is a user or a key (V17).
     pub fn who(&self) -> &str {
         who(&self.actor)
+    }
+}
+
+impl<S> Session<S> {
+    /// A commit with its audit entry. It concerns these scopes, and is read by those who may read the audit of all of them: where
+    /// what it is about was before, and where it is after; `None` is the whole domain.
+    fn entry<'s>(
+        &self,
+        action: &'static str,
+        concerned: impl IntoIterator<Item = &'s Option<Scope>>,
+        mut detail: Value,
+        changes: Vec<Change>,
+    ) -> Commit {
+        let scopes: BTreeSet<&Option<Scope>> = concerned.into_iter().collect();
+        detail["scopes"] = json!(scopes);
+        Commit { actor: self.actor.clone(), action, detail, changes }
     }
 }
 

@@ -54,41 +54,18 @@ pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     Answer::list(&entries, next)
 }
 
-/// Whether the caller may see an entry: every scope that it is about must be among those whose audit the caller may see. One
-/// that is about none is of the whole domain.
+/// Whether the caller may see an entry: every scope that it concerns must be among those whose audit the caller may see. One that
+/// does not say is of the whole domain.
 fn may_see(request: &Request<'_>, entry: &Entry) -> bool {
     let authority = &request.caller.authority;
-    if authority.may(Permission::AuditRead, None) {
-        return true;
+    let may = |scope: &Value| {
+        let scope = scope.as_str().and_then(|text| Scope::parse(text).ok());
+        authority.may(Permission::AuditRead, scope.as_ref())
+    };
+    match entry.detail.get("scopes").and_then(Value::as_array) {
+        Some(scopes) if !scopes.is_empty() => scopes.iter().all(may),
+        Some(_) | None => authority.may(Permission::AuditRead, None),
     }
-    let scopes = scopes_of(request, entry);
-    !scopes.is_empty() && scopes.iter().all(|scope| authority.may(Permission::AuditRead, scope.as_ref()))
-}
-
-/// The scopes that an entry is about: where what it was done to is now, and where it was before and after.
-fn scopes_of(request: &Request<'_>, entry: &Entry) -> Vec<Option<Scope>> {
-    let text = |value: &Value| value.as_str().and_then(|text| Scope::parse(text).ok());
-    let mut scopes = Vec::new();
-    for side in ["before", "after"] {
-        if let Some(scope) = entry.detail.get(side).and_then(|side| side.get("scope")) {
-            scopes.push(text(scope));
-        }
-    }
-    if let Some(Value::Array(all)) = entry.detail.get("scopes") {
-        scopes.extend(all.iter().map(text));
-    }
-    let target = |name: &str| entry.detail.get("target").and_then(|target| target.get(name)).and_then(Value::as_str);
-    match (target("kind"), target("id")) {
-        (Some("key"), Some(id)) => match request.api.index.key(id) {
-            Some(key) => scopes.push(key.body.scope),
-            // It is gone for good, and where it was is known only as far as the entry says.
-            None if scopes.is_empty() => scopes.push(None),
-            None => {}
-        },
-        (Some("scope"), Some(id)) => scopes.push(Scope::parse(id).ok()),
-        _ => {}
-    }
-    scopes
 }
 
 /// A page of the keys that were used, by their ids.

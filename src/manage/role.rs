@@ -8,7 +8,7 @@ use super::{Failure, Mistake, Session, Stored};
 use crate::auth::authority::{BUILT_IN, Permission, Permissions, built_in};
 use crate::auth::scope::Scope;
 use crate::store::record::{BindingBody, Body, Kind, Record, RecordId, RoleBody, Subject, is_key_id, new_id, to_json};
-use crate::store::{Change, Commit, Expect, Store};
+use crate::store::{Change, Expect, Store};
 
 /// What a role shall permit.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl<S: Store> Session<S> {
             None => ("role.create", Expect::Absent),
         };
         let changes = vec![Change { id: id.clone(), expect, body: Some(to_json(&body)) }];
-        let committed = self.store.commit(Commit { actor: self.actor.clone(), action, detail, changes }).await;
+        let committed = self.store.commit(self.entry(action, [&None], detail, changes)).await;
         match committed.map_err(Failure::from) {
             Ok(revision) => Ok(Stored { id: new.name.into(), revision: revision.number, body }),
             Err(Failure::Outrun(_)) if before.is_none() => Err(Failure::Taken(id)),
@@ -115,7 +115,7 @@ impl<S: Store> Session<S> {
         let bound = bindings.iter().filter(|binding| *binding.body.role == *name);
         changes.extend(bound.map(|binding| gone(Kind::Binding, &binding.id, binding.revision)));
         let detail = json!({ "target": { "kind": "role", "id": name }, "before": role.body, "bindings": ids });
-        self.store.commit(Commit { actor: self.actor.clone(), action: "role.delete", detail, changes }).await?;
+        self.store.commit(self.entry("role.delete", [&None], detail, changes)).await?;
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl<S: Store> Session<S> {
         let detail = json!({ "target": target, "after": body, "escalation": true });
         let changes =
             vec![Change { id: RecordId::new(Kind::Binding, &id), expect: Expect::Absent, body: Some(to_json(&body)) }];
-        let commit = Commit { actor: self.actor.clone(), action: "binding.create", detail, changes };
+        let commit = self.entry("binding.create", [&body.scope], detail, changes);
         let revision = self.store.commit(commit).await?.number;
         Ok(Stored { id: id.into(), revision, body })
     }
@@ -195,7 +195,7 @@ impl<S: Store> Session<S> {
         }
         let detail = json!({ "target": { "kind": "binding", "id": id }, "before": body });
         let changes = vec![Change { id: record_id.clone(), expect: Expect::At(record.revision), body: None }];
-        self.store.commit(Commit { actor: self.actor.clone(), action: "binding.delete", detail, changes }).await?;
+        self.store.commit(self.entry("binding.delete", [&body.scope], detail, changes)).await?;
         Ok(Stored { id: record.id.id, revision: record.revision, body })
     }
 }

@@ -85,6 +85,6 @@ impl<S: Store> Session<S> {
         if key.body.recoverable {
             changes.push(self.sealing(&key.id, secret)?);
         }
-        Ok(Commit { actor: self.actor.clone(), action: "key.rotate", detail, changes })
+        Ok(self.entry("key.rotate", [&key.body.scope], detail, changes))
     }
 }

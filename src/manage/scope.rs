@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ATTEMPTS, Failure, Session, Stored};
 use crate::auth::scope::Scope;
 use crate::store::record::{Body, RecordId, ScopeBody, ScopeState, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::store::{Change, CommitError, Expect, Store};
 
 /// A scope that was made.
 pub struct CreatedScope {
@@ -40,13 +40,10 @@ impl<S: Store> Session<S> {
             return Err(Failure::Taken(RecordId::scope(scope)));
         }
         let names: Vec<String> = made.iter().map(Scope::to_string).collect();
-        let commit = Commit {
-            actor: self.actor.clone(),
-            action: "scope.create",
-            detail: json!({ "target": target(scope), "created_scopes": names }),
-            changes: made.iter().map(|scope| self.new_scope(scope)).collect(),
-        };
-        let revision = self.store.commit(commit).await?.number;
+        let detail = json!({ "target": target(scope), "created_scopes": names });
+        let changes = made.iter().map(|scope| self.new_scope(scope)).collect();
+        let entry = self.entry("scope.create", [&Some(scope.clone())], detail, changes);
+        let revision = self.store.commit(entry).await?.number;
         let body = ScopeBody { state: ScopeState::Active, created_time: self.now };
         Ok(CreatedScope { scope: Stored { id: scope.to_string().into(), revision, body }, made })
     }
@@ -69,17 +66,10 @@ impl<S: Store> Session<S> {
             }
             let body = ScopeBody { state, ..stored.body.clone() };
             let (before, after) = (stored.body.state, state);
-            let commit = Commit {
-                actor: self.actor.clone(),
-                action: action(state),
-                detail: json!({ "target": target(scope), "before": { "state": before }, "after": { "state": after } }),
-                changes: vec![Change {
-                    id: RecordId::scope(scope),
-                    expect: Expect::At(stored.revision),
-                    body: Some(to_json(&body)),
-                }],
-            };
-            match self.store.commit(commit).await {
+            let detail = json!({ "target": target(scope), "before": { "state": before }, "after": { "state": after } });
+            let (id, expect) = (RecordId::scope(scope), Expect::At(stored.revision));
+            let changes = vec![Change { id, expect, body: Some(to_json(&body)) }];
+            match self.store.commit(self.entry(action(state), [&Some(scope.clone())], detail, changes)).await {
                 Ok(revision) => return Ok((Stored { revision: revision.number, body, ..stored }, true)),
                 Err(CommitError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error.into()),

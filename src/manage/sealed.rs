@@ -13,7 +13,7 @@ use crate::auth::Locksmith;
 use crate::auth::digest::Purpose;
 use crate::auth::key::Secret;
 use crate::store::record::{Body, Kind, RecordId, SealedBody, SealedValue, to_json};
-use crate::store::{Change, Commit, Expect, Store};
+use crate::store::{Change, Expect, Store};
 
 /// Encrypts a value for the record of a key. It opens for no other.
 fn seal(value: &str, key: &str, locksmith: &Locksmith) -> Result<SealedValue, Failure> {
@@ -53,15 +53,15 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When there is no such key, it keeps no value, or the store cannot be written.
     pub async fn look_up_value(&self, id: &str) -> Result<Zeroizing<String>, Failure> {
-        self.key(id).await?;
+        let key = self.key(id).await?;
         let record_id = RecordId::new(Kind::Sealed, id);
         let (_, record) = self.store.get(&record_id).await?;
         let not_kept = || Failure::NotKept(RecordId::key(id));
         let json = record.and_then(|record| record.body).ok_or_else(not_kept)?;
         let Body::Sealed(body) = Body::parse(&record_id, &json)? else { return Err(not_kept()) };
         let value = open(&body.value, id, &self.locksmith).ok_or(Failure::Unsealable)?;
-        let (actor, detail) = (self.actor.clone(), json!({ "target": target(id) }));
-        self.store.commit(Commit { actor, action: "key.look_up", detail, changes: Vec::new() }).await?;
+        let detail = json!({ "target": target(id) });
+        self.store.commit(self.entry("key.look_up", [&key.body.scope], detail, Vec::new())).await?;
         Ok(value)
     }
 }

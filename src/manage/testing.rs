@@ -172,6 +172,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
         let mut state = self.state.lock().unwrap();
+        assert!(commit.detail["scopes"].is_array(), "whom {} concerns", commit.action);
         if state.conflicts > 0 {
             state.conflicts -= 1;
             let first = commit.changes.first().map(|change| change.id.clone());

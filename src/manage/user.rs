@@ -145,7 +145,7 @@ impl<S: Store> Session<S> {
             secret
         });
         let detail = json!({ "target": target(&id), "after": body, "role": new.role });
-        let commit = Commit { actor: self.actor.clone(), action: "user.create", detail, changes };
+        let commit = self.entry("user.create", [&body.scope], detail, changes);
         let revision = self.store.commit(commit).await.map_err(taken)?.number;
         Ok(UserChanged { user: Stored { id: id.into(), revision, body }, secret, changed: true })
     }
@@ -177,7 +177,7 @@ impl<S: Store> Session<S> {
                 secret
             });
             let detail = difference(&before, &body);
-            let commit = Commit { actor: self.actor.clone(), action: "user.update", detail, changes };
+            let commit = self.entry("user.update", [&before.body.scope, &body.scope], detail, changes);
             match self.store.commit(commit).await {
                 Ok(revision) => {
                     let user = Stored { id: before.id, revision: revision.number, body };
@@ -218,7 +218,7 @@ impl<S: Store> Session<S> {
         let touch = Change { id: record_id, expect, body: Some(to_json(&touched)) };
         let changes = vec![touch, self.new_password(id, password).await?];
         let detail = json!({ "target": target(id) });
-        let commit = Commit { actor: self.actor.clone(), action: "user.password", detail, changes };
+        let commit = self.entry("user.password", [&touched.scope], detail, changes);
         self.store.commit(commit).await?;
         Ok(())
     }
@@ -260,8 +260,8 @@ impl<S: Store> Session<S> {
     /// When the store cannot be written.
     pub async fn signed_in(&self, user: &Stored<UserBody>, from: Option<IpAddr>) -> Result<(), Failure> {
         let detail = json!({ "target": target(&user.id), "from": from });
-        let (actor, changes) = (format!("user:{}", user.id), Vec::new());
-        self.store.commit(Commit { actor, action: "user.sign_in", detail, changes }).await?;
+        let entry = self.entry("user.sign_in", [&user.body.scope], detail, Vec::new());
+        self.store.commit(Commit { actor: format!("user:{}", user.id), ..entry }).await?;
         Ok(())
     }
 }

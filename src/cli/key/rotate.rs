@@ -95,8 +95,9 @@ mod tests {
         let value = bench.key("rotate k1 --retire-others-after now", Output::Table).out;
         let commits = bench.session.store.commits();
         let commit = commits.last().unwrap();
-        let detail =
-            json!({ "target": { "kind": "key", "id": "k1" }, "retired": 1, "retire_at": "2026-11-22T12:00:00.000Z" });
+        let target = json!({ "kind": "key", "id": "k1" });
+        let end = "2026-11-22T12:00:00.000Z";
+        let detail = json!({ "target": target, "retired": 1, "retire_at": end, "scopes": [null] });
         assert_eq!((commit.action, &commit.detail), ("key.rotate", &detail));
         assert!(!format!("{commit:?}").contains(&value.trim()[16..]));
     }

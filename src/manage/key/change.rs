@@ -10,7 +10,7 @@ use crate::auth::scope::Scope;
 use crate::manage::values::{KeyName, Net, UserName};
 use crate::manage::{ATTEMPTS, Failure, Session, Stored, escalation};
 use crate::store::record::{KeyBody, Kind, RecordId, to_json};
-use crate::store::{Change, Commit, CommitError, Expect, Store};
+use crate::store::{Change, CommitError, Expect, Store};
 
 /// What shall change; what is absent stays. What a key may lack is given as an option of its own: `Some(None)` takes it away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl<S: Store> Session<S> {
             body.updated_time = self.now;
             let (detail, fields) = audit_of(&before, &body, reason);
             let changes = self.changes_of(&before, &body).await?;
-            match self.store.commit(Commit { actor: self.actor.clone(), action, detail, changes }).await {
+            match self.store.commit(self.entry(action, [&before.body.scope, &body.scope], detail, changes)).await {
                 Ok(revision) => {
                     let key = Stored { id: before.id, revision: revision.number, body };
                     return Ok(Changed::Yes { key, fields });

@@ -191,7 +191,7 @@ impl<S: Store> Session<S> {
             detail["binding"] = json!({ "id": id, "role": binding.role, "scope": binding.scope });
         }
         let changes = self.changes_of_draft(draft, scopes)?;
-        Ok(Commit { actor: self.actor.clone(), action: "key.create", detail, changes })
+        Ok(self.entry("key.create", [&draft.body.scope], detail, changes))
     }
 
     /// The changes that make a key and the scopes that it lacks; its value is sealed if it shall be looked up again.

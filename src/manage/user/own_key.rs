@@ -15,7 +15,7 @@ use crate::manage::key::{Draft, NewKey};
 use crate::manage::values::{KeyId, KeyName, UserName};
 use crate::manage::{Failure, Session, Stored};
 use crate::store::record::{KeyBody, Kind, RecordId, SecretBody, Subject, UserBody, to_json};
-use crate::store::{Change, Commit, Expect, Store};
+use crate::store::{Change, Expect, Store};
 
 /// How long somebody may think about it.
 const THINKING: Duration = Duration::from_secs(15 * 60);
@@ -126,7 +126,7 @@ impl<S: Store> Session<S> {
             changes.push(self.sealing(key, &secret)?);
         }
         let detail = json!({ "target": { "kind": "key", "id": key } });
-        let commit = Commit { actor: self.actor.clone(), action: "key.regenerate", detail, changes };
+        let commit = self.entry("key.regenerate", [&stored.body.scope], detail, changes);
         let revision = self.store.commit(commit).await?.number;
         Ok(Stored { revision, ..stored })
     }

@@ -9,7 +9,7 @@ use super::{address, target};
 use crate::auth::grant::State;
 use crate::manage::{Failure, Session, Stored};
 use crate::store::record::{Body, KeyBody, Kind, Record, RecordId, Subject, to_json};
-use crate::store::{Change, Commit, Expect, Store};
+use crate::store::{Change, Expect, Store};
 
 /// Keys by their ids.
 type Keys = BTreeMap<Box<str>, Stored<KeyBody>>;
@@ -81,8 +81,8 @@ impl<S: Store> Session<S> {
         let keys: Vec<&str> = family.keys().map(|id| &**id).collect();
         let target = json!({ "kind": "key", "id": id });
         let detail = json!({ "target": target, "keys": keys, "before": key.body, "reason": reason });
-        let (actor, changes) = (self.actor.clone(), self.revocations(&family));
-        self.store.commit(Commit { actor, action: "key.delete", detail, changes }).await?;
+        let scopes = family.values().map(|key| &key.body.scope);
+        self.store.commit(self.entry("key.delete", scopes, detail, self.revocations(&family))).await?;
         Ok(family.into_keys().collect())
     }
 
@@ -106,7 +106,7 @@ impl<S: Store> Session<S> {
         }
         let keys: Vec<&str> = family.keys().map(|id| &**id).collect();
         let detail = json!({ "target": target(id), "before": user.body, "keys": keys });
-        self.store.commit(Commit { actor: self.actor.clone(), action: "user.delete", detail, changes }).await?;
+        self.store.commit(self.entry("user.delete", [&user.body.scope], detail, changes)).await?;
         Ok(family.into_keys().collect())
     }
 }

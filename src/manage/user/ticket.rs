@@ -59,7 +59,7 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When there is no such user, or the store cannot be written.
     pub async fn create_link(&self, user: &str, lifetime: Duration) -> Result<Ticket, Failure> {
-        self.user(user).await?;
+        let holder = self.user(user).await?;
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bytes)?;
         let ticket = Ticket(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)));
@@ -68,7 +68,7 @@ impl<S: Store> Session<S> {
         let id = record(&self.locksmith, ticket.reveal());
         let changes = vec![Change { id, expect: Expect::Absent, body: Some(to_json(&body)) }];
         let detail = json!({ "target": target(user), "expires_at": expires_at });
-        self.store.commit(Commit { actor: self.actor.clone(), action: "user.link", detail, changes }).await?;
+        self.store.commit(self.entry("user.link", [&holder.body.scope], detail, changes)).await?;
         Ok(ticket)
     }
 
@@ -90,7 +90,8 @@ impl<S: Store> Session<S> {
         };
         let detail = json!({ "target": target(&user.id) });
         let changes = vec![Change { id, expect: Expect::At(record.revision), body: None }];
-        let commit = Commit { actor: format!("user:{}", user.id), action: "user.link_used", detail, changes };
+        let entry = self.entry("user.link_used", [&user.body.scope], detail, changes);
+        let commit = Commit { actor: format!("user:{}", user.id), ..entry };
         match self.store.commit(commit).await {
             Ok(_) => Ok(user),
             Err(CommitError::Conflict(_)) => Err(USED),

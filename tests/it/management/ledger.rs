@@ -56,6 +56,32 @@ fn c20_c24_the_audit_of_an_organization_is_seen_by_its_admins_only() {
     }
 }
 
+/// What happened is for whom it concerned when it happened: also when what it happened to is gone, or elsewhere.
+#[test]
+fn c20_the_audit_of_an_organization_has_all_that_happens_to_its_people_and_keys() {
+    let stage = Stage::new();
+    let acme = stage.keyward.site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    until("it is known", || stage.keyward.manage(&acme, "GET", "/v2/keys", "").status == 200);
+    let actions = |target: &str| -> Vec<String> {
+        let seen = audit(&stage, &acme, &format!("limit=1000&target={target}")).0;
+        seen.into_iter().map(|(action, _)| action).collect()
+    };
+    let ann = stage.result("POST", "/v2/users", r#"{"email":"ann@example.com","scope":"organization:acme"}"#);
+    let ann = ann["id"].as_str().unwrap();
+    stage.result("PATCH", &format!("/v2/users/{ann}"), r#"{"name":"Ann"}"#);
+    assert!(stage.keyward.site.run(&["user", "link", "ann@example.com"]).status.success());
+    stage.result("DELETE", &format!("/v2/users/{ann}"), "");
+    assert_eq!(actions(ann), ["user.delete", "user.link", "user.update", "user.create"]);
+    let parent = stage.create("parent", json!({ "scope": "organization:acme" }));
+    stage.create("child", json!({ "scope": "organization:acme", "parent": parent.id }));
+    stage.result("DELETE", &format!("/v2/keys/{}?cascade=true", parent.id), "");
+    assert_eq!(actions(&parent.id), ["key.delete", "key.create"]);
+    let moved = stage.create("moved", json!({ "scope": "organization:other" }));
+    stage.result("PATCH", &format!("/v2/keys/{}", moved.id), r#"{"scope":"organization:acme"}"#);
+    stage.result("PATCH", &format!("/v2/keys/{}", moved.id), r#"{"name":"here"}"#);
+    assert_eq!(actions(&moved.id), ["key.update"], "what it was elsewhere is not ours");
+}
+
 #[test]
 fn the_audit_pages_and_filters_like_every_list() {
     let stage = Stage::new();
