@@ -317,7 +317,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
 }
 
 /// Whether the caller may let a key act there.
-fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
+pub(super) fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
     if !request.caller.authority.may(Permission::KeysWrite, scope) {
         return Err(Trouble::forbidden("you may not move keys to that scope"));
     }

@@ -11,7 +11,7 @@ use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
-use super::keys::{refused, scope};
+use super::keys::{may_move, refused, scope};
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
 use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
@@ -204,12 +204,25 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     {
         return Err(Trouble::forbidden("you may not move users there"));
     }
+    if let Some(scope) = &patch.scope {
+        may_move_keys_of(request, &user, scope.as_ref())?;
+    }
     if patch.api_access == Some(true) {
         may_give_access(request, patch.scope.as_ref().unwrap_or(&user.body.scope).as_ref())?;
     }
     let seen = request.if_match()?;
     let made = request.session().update_user(&user.id, &patch, seen).await.map_err(|failure| refused(failure, seen))?;
     changed(request, made).await
+}
+
+/// Whether the caller may let a user's keys act there, which move along.
+fn may_move_keys_of(request: &Request<'_>, user: &Stored<UserBody>, scope: Option<&Scope>) -> Result<(), Trouble> {
+    let theirs = |id: &str, _: u64, body: Body| match body {
+        Body::Key(key) if key.owner.as_deref() == Some(&*user.id) && key.state != State::Revoked => Some(id.to_owned()),
+        _ => None,
+    };
+    let (keys, _) = request.api.index.page(Kind::Key, "", usize::MAX, theirs);
+    keys.iter().try_for_each(|key| may_move(request, key, scope))
 }
 
 /// Whether the caller may let somebody use the API, who then has a key there.

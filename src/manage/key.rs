@@ -2,6 +2,7 @@
 
 pub(super) mod change;
 mod create;
+pub(super) mod holder;
 mod parent;
 
 use serde_json::{Value, json};

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::own_key::Proposal;
 pub use self::ticket::Ticket;
+use super::key::holder::following;
 use super::password::{self, Password};
 use super::values::{Email, PersonName};
 use super::{ATTEMPTS, Failure, Session, Stored};
@@ -201,6 +202,13 @@ impl<S: Store> Session<S> {
             changes.push(Change { id: address(&before.body.email), expect: Expect::Any, body: None });
             changes.push(reserve(&body.email, &before.id));
         }
+        if body.email != before.body.email || body.scope != before.body.scope {
+            for key in self.keys_of(&before.id).await? {
+                let (id, expect) = (RecordId::key(&key.id), Expect::At(key.revision));
+                let body = following(&key.body, &before.body, body);
+                changes.push(Change { id, expect, body: Some(to_json(&body)) });
+            }
+        }
         Ok(changes)
     }
 
@@ -327,6 +335,10 @@ fn difference(before: &Stored<UserBody>, after: &UserBody) -> Value {
     };
     let mut detail = json!({ "target": target(&before.id), "before": changed(&old), "after": changed(&new) });
     if after.api_access && !before.body.api_access {
+        detail["escalation"] = Value::Bool(true);
+    }
+    let moves_up = |scope: &Scope| after.scope.as_ref().is_none_or(|to| !scope.covers(to));
+    if after.api_access && before.body.scope.as_ref().is_some_and(moves_up) {
         detail["escalation"] = Value::Bool(true);
     }
     detail

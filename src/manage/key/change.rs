@@ -120,9 +120,6 @@ impl<S: Store> Session<S> {
             patch.apply(body);
             Ok(())
         };
-        if let Some(Some(owner)) = &patch.owner {
-            self.check_owner(owner).await?;
-        }
         self.change_key(id, ("key.update", None), expected, edit).await
     }
 
@@ -168,6 +165,7 @@ impl<S: Store> Session<S> {
             }
             let mut body = before.body.clone();
             edit(&mut body)?;
+            self.settle_holder(Some(&before.body), &mut body).await?;
             if body == before.body {
                 return Ok(Changed::No(before));
             }

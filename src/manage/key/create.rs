@@ -165,11 +165,12 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When its id is taken, or the store cannot be written.
     pub async fn create_key(&self, new: NewKey) -> Result<Created, Failure> {
-        let draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
-        self.check_parent(&draft.body).await?;
-        if let Some(owner) = &draft.body.owner {
-            self.check_owner(owner).await?;
+        let mut draft = Draft::new(new, &self.locksmith, &self.actor, self.now)?;
+        self.settle_holder(None, &mut draft.body).await?;
+        if let Some((_, binding)) = &mut draft.binding {
+            binding.scope.clone_from(&draft.body.scope);
         }
+        self.check_parent(&draft.body).await?;
         let mut attempt = 1;
         let (revision, scopes) = loop {
             let scopes = self.missing_scopes(draft.body.scope.as_ref()).await?;

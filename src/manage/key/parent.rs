@@ -1,4 +1,4 @@
-//! What must hold of whose a new key is, and of a key above it. Whatever it may, the new one may no more: that is looked at with each request. Here
+//! What must hold of a key above a new one. Whatever it may, the new one may no more: that is looked at with each request. Here
 //! those are refused that could never work.
 
 use crate::auth::grant::State;
@@ -13,15 +13,6 @@ pub(super) fn mistake(field: &str, why: &str) -> Failure {
 }
 
 impl<S: Store> Session<S> {
-    /// Whether there is a user to whom a key could be bound.
-    pub(super) async fn check_owner(&self, owner: &str) -> Result<(), Failure> {
-        match self.user(owner).await {
-            Ok(_) => Ok(()),
-            Err(Failure::NotFound(_)) => Err(mistake("owner", "there is no such user")),
-            Err(failure) => Err(failure),
-        }
-    }
-
     /// Whether a key could work below the one that it names.
     pub(super) async fn check_parent(&self, key: &KeyBody) -> Result<(), Failure> {
         let Some(id) = &key.parent else { return Ok(()) };

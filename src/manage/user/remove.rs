@@ -44,6 +44,13 @@ impl<S: Store> Session<S> {
         }
     }
 
+    /// The keys of a user that are not revoked.
+    pub(super) async fn keys_of(&self, user: &str) -> Result<Vec<Stored<KeyBody>>, Failure> {
+        let mut keys = self.of_kind(Kind::Key, related).await?;
+        keys.retain(|key| key.body.owner.as_deref() == Some(user) && key.body.state != State::Revoked);
+        Ok(keys)
+    }
+
     /// The changes that revoke keys. Values that may be looked up again go.
     fn revocations(&self, keys: &Keys) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::auth::grant::{Access, State};
-use crate::manage::key::NewKey;
+use crate::manage::key::{NewKey, Patch};
 use crate::manage::testing::{MemoryStore, locksmith, noon};
 
 type Place = Session<MemoryStore>;
@@ -268,4 +268,36 @@ async fn a_link_is_void_after_a_suspension_or_another_password_and_is_not_used_u
     later(&mut place);
     place.set_password(&user.id, Password::typed("another one, please")).await.unwrap();
     assert!(matches!(place.redeem_link(link.reveal()).await, Err(Failure::BadTicket(_))));
+}
+
+#[tokio::test]
+async fn a_key_says_the_address_of_its_own_account_and_of_no_other() {
+    let place = place();
+    let scope = |text: &str| Scope::parse(text).ok();
+    let acme = NewUser { scope: scope("organization:acme"), ..ann(true) };
+    let user = place.create_user(acme).await.unwrap().user;
+    let make = async |change: fn(&mut NewKey), owner: Option<&str>| {
+        let mut key = NewKey::named("k".parse().unwrap(), Access::ReadWrite);
+        key.owner = owner.map(Box::from);
+        change(&mut key);
+        place.create_key(key).await.map(|created| created.key)
+    };
+    let address = |key: &mut NewKey| key.user = "ann@example.com".parse().ok();
+    assert!(matches!(make(address, None).await, Err(Failure::Invalid(_))));
+    assert!(make(|key| key.user = "bea@example.com".parse().ok(), None).await.is_ok(), "nobody's");
+    assert!(matches!(make(|key| key.user = "root".parse().ok(), Some(&user.id)).await, Err(Failure::Invalid(_))));
+    let other: fn(&mut NewKey) = |key| key.scope = Scope::parse("organization:other").ok();
+    assert!(matches!(make(other, Some(&user.id)).await, Err(Failure::Invalid(_))));
+    let key = make(|_| (), Some(&user.id)).await.unwrap();
+    assert_eq!((key.body.user.as_deref(), &key.body.scope), (Some("ann@example.com"), &scope("organization:acme")));
+    let patch = |user: &str| Patch { user: Some(user.parse().ok()), ..Patch::default() };
+    assert!(matches!(place.update_key(&key.id, &patch("root"), None).await, Err(Failure::Invalid(_))));
+    // And the account takes its keys along.
+    let email = Some("bea.acme@example.com".parse().unwrap());
+    let moved = UserPatch { email, scope: Some(scope("organization:other")), ..UserPatch::default() };
+    place.update_user(&user.id, &moved, None).await.unwrap();
+    for id in [&key.id, &user.id] {
+        let body = place.key(id).await.unwrap().body;
+        assert_eq!((body.user.as_deref(), body.scope), (Some("bea.acme@example.com"), scope("organization:other")));
+    }
 }
