@@ -13,7 +13,7 @@ use super::caller::{Caller, authenticate};
 use super::document::document;
 use super::envelope::{Answer, Trouble};
 use super::index::Index;
-use super::input::{Attributes, Query, truth};
+use super::input::{Attributes, Query, decode, truth};
 use super::operation::{Action, Found, Operation, find};
 use super::replay::{Remembered, Replays};
 use super::sessions::Sessions;
@@ -319,7 +319,8 @@ impl Request<'_> {
         let base = self.api.origin(self.mounted).map_or_else(|| format!("http://{host}"), str::to_owned);
         let before = self.mounted.map_or("", |mounted| &mounted.before);
         let mut query = String::new();
-        for part in self.query.split('&').filter(|part| !part.is_empty() && !part.starts_with("cursor")) {
+        let is_cursor = |part: &str| decode(part.split('=').next().unwrap_or_default()) == "cursor";
+        for part in self.query.split('&').filter(|part| !part.is_empty() && !is_cursor(part)) {
             if !query.is_empty() {
                 query.push('&');
             }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::api::Request;
 use super::envelope::{Answer, Trouble};
+use super::scopes::may_make;
 use crate::auth::authority::Permission;
 use crate::auth::grant::Environment;
 use crate::auth::scope::Scope;
@@ -91,6 +92,9 @@ fn format(request: &Request<'_>) -> Result<Format, Trouble> {
 fn against(request: &Request<'_>, id: Option<&str>, scope: Option<&Scope>) -> Option<&'static str> {
     if !request.caller.authority.may(Permission::KeysWrite, scope) {
         return Some("you may not make keys in its `scope`");
+    }
+    if may_make(request, scope).is_err() {
+        return Some("its `scope` is not there, and you may not make it");
     }
     // The own key of a user is called as they are.
     let is_of_user = id.is_some_and(|id| request.api.index.stored_user(id).is_some());

@@ -176,7 +176,8 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> String {
+/// What a name or a value in a query stands for.
+pub(super) fn decode(text: &str) -> String {
     decoded_value(text).map_or_else(|| text.to_owned(), |decoded| String::from_utf8_lossy(&decoded).into_owned())
 }
 

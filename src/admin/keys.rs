@@ -12,6 +12,7 @@ use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, Tag, boolean, list as strings, parsed, text, truth};
 use super::people::may_hand_on;
+use super::scopes::may_make;
 use crate::auth::address::Networks;
 use crate::auth::authority::Permission;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
@@ -225,6 +226,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
         let place = scope.map_or_else(|| "everywhere".to_owned(), |scope| scope.to_string());
         return Err(Trouble::forbidden(format!("you may not make keys for {place}")));
     }
+    may_make(request, scope.as_ref())?;
     if let Some(parent) = &parent {
         is_in_reach(request, parent)?;
     }
@@ -321,6 +323,7 @@ pub(super) fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -
     if !request.caller.authority.may(Permission::KeysWrite, scope) {
         return Err(Trouble::forbidden("you may not move keys to that scope"));
     }
+    may_make(request, scope)?;
     may_become(request, id, scope)
 }
 

@@ -12,6 +12,7 @@ use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
 use super::keys::{may_move, refused, scope};
+use super::scopes::may_make;
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
 use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
@@ -164,6 +165,7 @@ pub(super) async fn create_user(request: &Request<'_>) -> Result<Answer, Trouble
     if !request.caller.authority.may(Permission::UsersWrite, scope.as_ref()) {
         return Err(Trouble::forbidden("you may not make users there"));
     }
+    may_make(request, scope.as_ref())?;
     if api_access {
         may_give_access(request, scope.as_ref())?;
     }
@@ -205,6 +207,7 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
         return Err(Trouble::forbidden("you may not move users there"));
     }
     if let Some(scope) = &patch.scope {
+        may_make(request, scope.as_ref())?;
         may_move_keys_of(request, &user, scope.as_ref())?;
     }
     if patch.api_access == Some(true) {

@@ -10,7 +10,7 @@ use super::keys::refused;
 use crate::auth::authority::Permission;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
-use crate::manage::Stored;
+use crate::manage::{Stored, with_all_above};
 use crate::store::record::{Body, Kind, RecordId, ScopeBody, ScopeState};
 
 #[derive(Serialize)]
@@ -72,6 +72,19 @@ pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (_, stored) = seen(request)?;
     let answer = if record { Answer::of(&stored)? } else { Answer::of(&View::from(&stored))? };
     Ok(answer.with_etag(stored.revision))
+}
+
+/// Whether the caller may have something act there: what is missing of a scope is made with it, which takes what making it alone
+/// would.
+pub(super) fn may_make(request: &Request<'_>, scope: Option<&Scope>) -> Result<(), Trouble> {
+    let is_missing = |scope: &Scope| request.api.index.body(&RecordId::scope(scope)).is_none();
+    let missing = scope.map(with_all_above).unwrap_or_default().into_iter().find(is_missing);
+    let may = |missing: Scope| request.caller.authority.may(Permission::ScopesWrite, missing.parent().as_ref());
+    if missing.is_none_or(may) {
+        Ok(())
+    } else {
+        Err(Trouble::forbidden("this scope is not there, and not yours to make"))
+    }
 }
 
 /// Makes a scope.

@@ -135,6 +135,7 @@ impl<S: Store> Session<S> {
             changes.push(self.new_password(&id, password).await?);
         }
         if let Some(role) = &new.role {
+            self.permissions_of(role).await?;
             let (subject, scope) = (Subject::User(id.as_str().into()), body.scope.clone());
             let (created_by, created_time) = (Some(self.who().to_owned()), self.now);
             let binding = BindingBody { subject, role: role.clone(), scope, created_by, created_time };
@@ -145,7 +146,10 @@ impl<S: Store> Session<S> {
             changes.extend(made);
             secret
         });
-        let detail = json!({ "target": target(&id), "after": body, "role": new.role });
+        let mut detail = json!({ "target": target(&id), "after": body, "role": new.role });
+        if new.role.is_some() {
+            detail["escalation"] = Value::Bool(true);
+        }
         let commit = self.entry("user.create", [&body.scope], detail, changes);
         let revision = self.store.commit(commit).await.map_err(taken)?.number;
         Ok(UserChanged { user: Stored { id: id.into(), revision, body }, secret, changed: true })

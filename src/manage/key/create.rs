@@ -170,6 +170,9 @@ impl<S: Store> Session<S> {
         if let Some((_, binding)) = &mut draft.binding {
             binding.scope.clone_from(&draft.body.scope);
         }
+        if let Some((_, binding)) = &draft.binding {
+            self.permissions_of(&binding.role).await?;
+        }
         self.check_parent(&draft.body).await?;
         let mut attempt = 1;
         let (revision, scopes) = loop {
@@ -189,6 +192,7 @@ impl<S: Store> Session<S> {
         let names: Vec<String> = scopes.iter().map(Scope::to_string).collect();
         let mut detail = json!({ "target": target(&draft.id), "after": draft.body, "created_scopes": names });
         if let Some((id, binding)) = &draft.binding {
+            detail["escalation"] = Value::Bool(true);
             detail["binding"] = json!({ "id": id, "role": binding.role, "scope": binding.scope });
         }
         let changes = self.changes_of_draft(draft, scopes)?;

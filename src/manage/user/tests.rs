@@ -301,3 +301,15 @@ async fn a_key_says_the_address_of_its_own_account_and_of_no_other() {
         assert_eq!((body.user.as_deref(), body.scope), (Some("bea.acme@example.com"), scope("organization:other")));
     }
 }
+
+#[tokio::test]
+async fn a_role_that_comes_with_a_user_or_a_key_is_there_and_marked_in_the_audit() {
+    let place = place();
+    let role = |role: &str| NewUser { role: Some(role.into()), ..ann(false) };
+    let key = |role: &str| NewKey { role: role.parse().ok(), ..NewKey::named("k".parse().unwrap(), Access::ReadWrite) };
+    assert!(matches!(place.create_user(role("chief")).await, Err(Failure::NotFound(id)) if id.kind == Kind::Role));
+    assert!(matches!(place.create_key(key("chief")).await, Err(Failure::NotFound(id)) if id.kind == Kind::Role));
+    place.create_user(role("member")).await.unwrap();
+    place.create_key(key("member")).await.unwrap();
+    assert!(place.store.commits().iter().all(|commit| commit.detail["escalation"] == true));
+}

@@ -156,3 +156,41 @@ fn a_key_of_the_sandbox_changes_nothing_in_production() {
     assert_eq!((&labels[0]["label"], &labels[1]["label"]), (&json!("false_positive"), &json!("true_positive")));
     assert_eq!((stage.opens(&live), stage.opens(&test)), (200, 401));
 }
+
+#[test]
+fn who_makes_keys_or_users_alone_makes_no_scopes_with_them() {
+    let stage = Stage::new();
+    let clerk = stage.with_permissions("clerk", &["keys:read", "keys:write", "users:read", "users:write"]);
+    stage.result("POST", "/v2/scopes", r#"{"id":"organization:acme"}"#);
+    let ask = |method: &str, target: &str, mut body: Value, scope: &str| {
+        body["scope"] = json!(scope);
+        stage.keyward.manage(&clerk, method, target, &body.to_string())
+    };
+    let key = json!({ "type": "api", "name": "n", "permissions": [] });
+    let made = ask("POST", "/v2/keys", key.clone(), "organization:acme").json()["result"].take();
+    let ann =
+        ask("POST", "/v2/users", json!({ "email": "ann@example.com" }), "organization:acme").json()["result"].take();
+    let (key_target, user_target) = (format!("/v2/keys/{}", id(&made)), format!("/v2/users/{}", id(&ann)));
+    for scope in ["organization:new", "organization:acme/project:new"] {
+        for (method, target, body) in [
+            ("POST", "/v2/keys", key.clone()),
+            ("POST", "/v2/users", json!({ "email": "bob@example.com" })),
+            ("PATCH", key_target.as_str(), json!({})),
+            ("PATCH", user_target.as_str(), json!({})),
+        ] {
+            assert_eq!(refusal(&ask(method, target, body, scope)).0, 403, "{method} {target} {scope}");
+        }
+    }
+    assert_eq!(stage.result("GET", "/v2/scopes", "").as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn links_go_on_from_a_cursor_however_it_was_written() {
+    let stage = Stage::new();
+    (0..4).for_each(|n| drop(stage.create(&n.to_string(), json!({}))));
+    let page = stage.ask("GET", "/v2/keys?limit=2&%63ursor=0", "").json();
+    let next = page["links"]["next"].as_str().unwrap();
+    let target = next.strip_prefix("http://media.example").unwrap();
+    let again = stage.ask("GET", target, "");
+    assert_eq!((again.status, again.json()["result"].as_array().map(Vec::len)), (200, Some(2)), "{next}");
+}
