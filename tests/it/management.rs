@@ -5,6 +5,7 @@ mod document;
 mod import;
 mod keys;
 mod ledger;
+mod matrix;
 mod mount;
 mod people;
 mod reach;
