@@ -11,8 +11,8 @@ use super::people::{gone, may_hand_on};
 use crate::auth::authority::Permission;
 use crate::auth::grant::{State, Timestamp};
 use crate::auth::scope::Scope;
-use crate::manage::Stored;
 use crate::manage::values::RoleName;
+use crate::manage::{Failure, Stored};
 use crate::store::record::{BindingBody, Body, Kind, RecordId, Subject};
 
 #[derive(Serialize)]
@@ -58,17 +58,18 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 /// Where somebody acts whom the caller may see. Who may not be seen is not there.
 fn scope_of(request: &Request<'_>, subject: &Subject) -> Result<Option<Scope>, Trouble> {
-    let (found, permission, what) = match subject {
+    let (found, permission, id) = match subject {
         Subject::User(id) => {
-            (request.api.index.stored_user(id).map(|user| user.body.scope), Permission::UsersRead, "user")
+            let scope = request.api.index.stored_user(id).map(|user| user.body.scope);
+            (scope, Permission::UsersRead, RecordId::new(Kind::User, id))
         }
         Subject::Key(id) => {
             let key = request.api.index.key(id).filter(|key| key.body.state != State::Revoked);
-            (key.map(|key| key.body.scope), Permission::KeysRead, "key")
+            (key.map(|key| key.body.scope), Permission::KeysRead, RecordId::key(id))
         }
     };
     let seen = found.filter(|scope| request.caller.authority.may(permission, scope.as_ref()));
-    seen.ok_or_else(|| Trouble::not_found(what))
+    seen.ok_or_else(|| Failure::NotFound(id).into())
 }
 
 /// Gives somebody a role: where they act themselves, if nothing is said.
