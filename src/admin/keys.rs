@@ -1,14 +1,17 @@
 //! `/v2/keys`: the attributes of the seed come first and always, ours only where they say something, so that a key that is made
 //! as the seed says looks exactly as it says.
 
+mod guard;
+
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub(super) use self::guard::may_move;
+use self::guard::{is_free, is_in_reach, may_become, may_give_to, may_touch};
 use super::api::{Request, as_record, paging};
-use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, Tag, boolean, list as strings, parsed, text, truth};
 use super::people::may_hand_on;
@@ -18,13 +21,12 @@ use crate::auth::authority::Permission;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
-use crate::manage::authority::View as _;
 use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
 use crate::manage::wait::applied_everywhere;
-use crate::manage::{ATTEMPTS, Failure, Mistake, Stored};
+use crate::manage::{ATTEMPTS, Failure, Stored};
 use crate::store::Store as _;
-use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject, UserBody};
+use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
 
 /// How long a deletion may wait for others at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -173,19 +175,6 @@ fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     request.api.index.key(&request.id).filter(may).ok_or_else(|| Trouble::not_found("key"))
 }
 
-/// Whether a key of that world is the caller's to make or to change.
-fn may_touch(request: &Request<'_>, env: Environment) -> Result<(), Trouble> {
-    let may = request.caller.reaches(env);
-    if may { Ok(()) } else { Err(Trouble::forbidden("a key of the sandbox changes nothing in production")) }
-}
-
-/// Whoever gives a key a new value has that value, and so must have all that the key may manage where it acts, or shall act.
-fn may_become(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
-    let held = held_by(&Subject::Key(id.into()), &request.api.index).within(scope);
-    let includes = request.caller.authority.includes(&held);
-    if includes { Ok(()) } else { Err(Trouble::forbidden("this key may manage more than you")) }
-}
-
 /// One key.
 pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
@@ -262,16 +251,6 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     Ok(Answer::of(&view)?.with_etag(created.key.revision).after_change(created.key.revision))
 }
 
-/// Whether a new key may have that id.
-fn is_free(request: &Request<'_>, id: Option<&KeyId>) -> Result<(), Trouble> {
-    match id.filter(|id| is_kept(request, &id.0)) {
-        Some(KeyId(id)) => {
-            Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {id} is kept for another key")))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Changes a key.
 pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
@@ -316,15 +295,6 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let key = changed.key();
     request.in_force(key.revision).await;
     Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision).after_change(key.revision))
-}
-
-/// Whether the caller may let a key act there.
-pub(super) fn may_move(request: &Request<'_>, id: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
-    if !request.caller.authority.may(Permission::KeysWrite, scope) {
-        return Err(Trouble::forbidden("you may not move keys to that scope"));
-    }
-    may_make(request, scope)?;
-    may_become(request, id, scope)
 }
 
 /// Why a change was not made, to a caller who may have wanted to know of others.
@@ -446,30 +416,6 @@ async fn delete_family(
     gone.map_err(|failure| refused(failure, if_match))?;
     let (revision, _) = request.api.store.get(&RecordId::key(&key.id)).await.map_err(Failure::Store)?;
     deleted(request, revision.number, wait).await
-}
-
-/// Whether a key that came into being under an id would have what was meant for another: a user's own key has the user's id,
-/// and roles may be bound to keys that are gone.
-fn is_kept(request: &Request<'_>, id: &str) -> bool {
-    let index = &request.api.index;
-    let is_free = index.key(id).is_none();
-    is_free && (index.stored_user(id).is_some() || !index.bindings(&Subject::Key(id.into())).is_empty())
-}
-
-/// Whether the caller may make keys below that one.
-fn is_in_reach(request: &Request<'_>, parent: &str) -> Result<(), Trouble> {
-    let key = request.api.index.key(parent).filter(|key| key.body.state != State::Revoked);
-    let key = key.filter(|key| request.caller.authority.may(Permission::KeysWrite, key.body.scope.as_ref()));
-    let (field, why) = ("parent".to_owned(), "there is no such key, or none that you may change".to_owned());
-    key.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
-}
-
-/// Whether the caller may let a key act for that user.
-fn may_give_to(request: &Request<'_>, owner: &str) -> Result<(), Trouble> {
-    let may = |user: &Stored<UserBody>| request.caller.authority.may(Permission::UsersWrite, user.body.scope.as_ref());
-    let (field, why) = ("owner".to_owned(), "there is no such user, or none that you may change".to_owned());
-    let user = request.api.index.stored_user(owner).filter(may);
-    user.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))
 }
 
 fn api(value: &Value) -> Result<(), String> {
