@@ -39,9 +39,8 @@ impl Place {
     }
 
     fn on(database: Database) -> Self {
-        let other = store(&database.url("kw", ""), 1);
-        assert!(blocking(other.prepare()).unwrap());
-        // Its connection belongs to a runtime that is gone.
+        // A store of its own: its connections belong to a runtime that is gone.
+        assert!(blocking(async || store(&database.url("kw", ""), 1).prepare().await).unwrap());
         Self { other: store(&database.url("kw", ""), 1), database }
     }
 
@@ -74,9 +73,10 @@ fn check(pepper: u8) -> PepperCheck {
     Pepper::from_hex(&format!("{pepper:02x}").repeat(32)).unwrap().check()
 }
 
-/// For places that are not async, and may be in a runtime or not.
-fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
-    thread::scope(|scope| scope.spawn(|| runtime().block_on(future)).join().unwrap())
+/// For places that are not async, and may be in a runtime or not: that one stands still meanwhile, so that a store which was made
+/// in it gets no connection.
+fn blocking<T: Send>(work: impl AsyncFnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(|| runtime().block_on(async { work().await })).join().unwrap())
 }
 
 fn runtime() -> tokio::runtime::Runtime {

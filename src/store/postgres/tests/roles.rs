@@ -13,11 +13,11 @@ fn with_roles() -> Place {
     for role in ["owner", "writer", "reader"] {
         database.sql(&format!("create role {name}_{role} login in role keyward_{role}"));
     }
-    let owner = store(&database.url(&format!("{name}_owner"), ""), 1);
-    assert!(blocking(owner.prepare()).unwrap());
+    let owner = database.url(&format!("{name}_owner"), "");
+    assert!(blocking(async || store(&owner, 1).prepare().await).unwrap());
     // After an upgrade it is run again.
     database.run(&file);
-    let other = store(&database.url(&format!("{name}_owner"), ""), 1);
+    let other = store(&owner, 1);
     Place { database, other }
 }
 
