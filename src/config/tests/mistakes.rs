@@ -163,7 +163,7 @@ fn wrong_shapes_are_told_with_what_was_expected() {
         "admin:\n",
         "5:7: admin: expected a map with listen, mount, url, found nothing; write a value, or leave the option out",
     );
-    check("admin: 127.0.0.1:1\n", "5:8: admin: expected a map with listen, url, found \"127.0.0.1:1\"");
+    check("admin: 127.0.0.1:1\n", "5:8: admin: expected a map with listen, mount, url, found \"127.0.0.1:1\"");
     check("routes: { path: /a }\n", "5:9: routes: expected a list, found a map");
     check("routes: [/a]\n", "5:10: routes[0]: expected a map, found \"/a\"");
     check(
