@@ -77,7 +77,9 @@ impl Way {
             let is_count = after.starts_with(" ms")
                 || after.starts_with(" s ago")
                 || masked.ends_with("ms\":")
-                || masked.ends_with("_ago\":");
+                || masked.ends_with("_ago\":")
+                // How far a process has come, which it says every second.
+                || (masked.contains("NODE") && (masked.ends_with("live ") || masked.ends_with("revision\":")));
             let word = match word {
                 _ if is_value(word) => "VALUE",
                 _ if is_new_id(word)

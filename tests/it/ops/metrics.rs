@@ -14,6 +14,7 @@ use crate::tools;
 const ENDS: &[(&str, &str)] = &[
     ("permit", "ok"),
     ("public", "ok"),
+    ("managed", "ok"),
     ("denial", "missing_credential"),
     ("denial", "malformed_credential"),
     ("denial", "unknown_credential"),
@@ -95,7 +96,7 @@ fn every_series_is_there_before_its_first_event() {
     let known = samples.keys().filter(|name| name.starts_with("keyward_requests_total")).count();
     assert_eq!(known, expected.len(), "no others");
     for name in ["keyward_request_duration_seconds", "keyward_auth_duration_seconds"] {
-        for decision in ["permit", "public", "denial", "error"] {
+        for decision in ["permit", "public", "managed", "denial", "error"] {
             expected.push(format!("{name}_count{{decision=\"{decision}\"}}"));
             expected.push(format!("{name}_bucket{{decision=\"{decision}\",le=\"+Inf\"}}"));
         }
@@ -211,7 +212,7 @@ fn each_request_counts_once_as_what_it_was() {
 fn check_the_rest<'e>(keyward: &Keyward, ends: impl Iterator<Item = [&'e str; 3]> + Clone) {
     let samples = samples(keyward);
     let count = |wanted: &str| ends.clone().filter(|end| end.contains(&wanted)).count() as f64;
-    for decision in ["permit", "public", "denial", "error"] {
+    for decision in ["permit", "public", "managed", "denial", "error"] {
         let requests = samples[&format!("keyward_request_duration_seconds_count{{decision=\"{decision}\"}}")];
         assert_eq!(requests, count(decision), "{decision}");
     }
