@@ -11,7 +11,7 @@ use super::api::{Request, as_record, paging};
 use super::caller::held_by;
 use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
-use super::keys::{may_move, refused, scope};
+use super::keys::{may_move, precondition_failed, refused, scope};
 use super::scopes::may_make;
 use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
 use crate::auth::grant::{State, Timestamp};
@@ -398,7 +398,7 @@ pub(super) async fn create_role(request: &Request<'_>) -> Result<Answer, Trouble
     let observer = attributes.optional("observer", boolean).unwrap_or(false);
     attributes.finish()?;
     let (Some(name), Some(permissions)) = (name, permissions) else { return Err(Trouble::not_found("attribute")) };
-    put_role(request, NewRole { name: name.0.into(), permissions, observer }, false).await
+    put_role(request, NewRole { name: name.0.into(), permissions, observer }, None).await
 }
 
 /// Changes a role, for all who have it.
@@ -419,13 +419,18 @@ pub(super) async fn update_role(request: &Request<'_>) -> Result<Answer, Trouble
         permissions: permissions.unwrap_or(role.body.permissions),
         observer: observer.unwrap_or(role.body.observer),
     };
-    put_role(request, new, true).await
+    put_role(request, new, Some(role.revision)).await
 }
 
-async fn put_role(request: &Request<'_>, new: NewRole, replace: bool) -> Result<Answer, Trouble> {
+/// Writes a role; one that takes the place of what was read at a revision does so only there: what is kept of it may have been
+/// taken away meanwhile.
+async fn put_role(request: &Request<'_>, new: NewRole, read_at: Option<u64>) -> Result<Answer, Trouble> {
     may_write_roles(request, &new.permissions)?;
-    let seen = request.if_match()?.filter(|_| replace);
-    let put = request.session().put_role(new, replace, seen).await;
+    let seen = request.if_match()?.filter(|_| read_at.is_some());
+    if seen.is_some() && seen != read_at {
+        return Err(precondition_failed());
+    }
+    let put = request.session().put_role(new, read_at.is_some(), read_at).await;
     let role = put.map_err(|failure| refused(failure, seen))?;
     request.in_force(role.revision).await;
     Ok(Answer::of(&RoleView::of(&role.id, &role.body))?.with_etag(role.revision).after_change(role.revision))

@@ -142,3 +142,22 @@ fn of_two_who_have_seen_the_same_and_change_it_at_once_one_does() {
     assert_eq!(refusal(&late).0, 412);
     assert_eq!(stage.ask("GET", &target, "").status, 200);
 }
+
+/// A change keeps of a role what it does not name as it is in the store, not as this process has read it before.
+#[test]
+fn what_was_just_taken_from_a_role_does_not_come_back() {
+    let stage = Stage::new();
+    for round in 0..5 {
+        let name = format!("clerk{round}");
+        let new = json!({ "id": name, "permissions": ["keys:read", "keys:write"] });
+        stage.result("POST", "/v2/roles", &new.to_string());
+        let narrowed = stage.keyward.site.run(&["role", "update", &name, "--permission", "keys:read"]);
+        assert!(narrowed.status.success());
+        let status = stage.ask("PATCH", &format!("/v2/roles/{name}"), r#"{"observer":false}"#).status;
+        assert!([200, 409].contains(&status), "{status}");
+        let listed = stage.keyward.site.run(&["role", "list", "--output", "json"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let role = listed.as_array().unwrap().iter().find(|role| role["id"] == *name || role["name"] == *name).unwrap();
+        assert_eq!(role["permissions"], json!(["keys:read"]));
+    }
+}
