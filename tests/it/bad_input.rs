@@ -342,7 +342,7 @@ fn a_damaged_database_is_not_used() {
 
 #[test]
 fn an_upstream_that_is_down_is_told_in_each_routes_own_words() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = crate::support::port::unused();
     let config = "proxy: { workers: 1 }\nroutes:\n  - { path: /json, deny: json }\n  - { path: /problem, deny: problem }\n\
                   \x20 - { path: /old, deny: xml-cablecast }\n  - { path: /text, deny: text }\n";
     let site = Site::new(port, config);

@@ -134,11 +134,6 @@ fn pythons_requests_uploads_what_no_memory_holds() {
     assert_eq!((head.value("content-length"), head.value("x-api-key")), (Some(size.to_string()), None));
 }
 
-/// A port that was free a moment ago, for programs that cannot choose one themselves.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Writes the config of a program into a folder, with its ports filled in.
 fn config(folder: &std::path::Path, name: &str, text: &str, fill: &[(&str, &str)]) -> String {
     let path = folder.join(name);

@@ -6,7 +6,7 @@ mod matrix; // every fault, whatever the client does meanwhile
 mod stage; // the upstreams of the matrix
 mod storm; // thousands of requests, and no answer to the wrong one
 
-use std::net::{Shutdown, TcpListener};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn expect_about_a_second(began: Instant) {
 
 #[test]
 fn an_upstream_that_is_down_is_told_in_the_routes_format() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::support::port::unused();
     let routes = r#"
 deny: { format: json }
 routes:

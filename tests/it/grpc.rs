@@ -375,7 +375,7 @@ fn what_goes_wrong_behind_is_a_status() {
         ended.unwrap_err()
     });
     assert_eq!(stalled.code(), Code::DeadlineExceeded);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::support::port::unused();
     let site = Site::new(nobody, "proxy: { upstream_protocol: http2 }");
     let down =
         open(site, Arc::default(), |keyward| Endpoint::from_shared(format!("http://{}", keyward.proxy)).unwrap());

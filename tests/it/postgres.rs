@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::support::{Key, Keyward, Site, Upstream, until};
+use super::support::{Key, Keyward, Site, Upstream, port, until};
 use super::tools::postgres::{self, Breaking, Database, Pooler, Server};
 use super::tools::{self, Program};
 
@@ -348,7 +348,8 @@ fn tls_is_used_as_the_url_says() {
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path(), "server");
     certificate(folder.path(), "other");
-    let (server, port) = Server::start_with_tls(&folder.path().join("server.pem"), &folder.path().join("server.key"));
+    let port = port::unused().port();
+    let server = Server::start_with_tls(&folder.path().join("server.pem"), &folder.path().join("server.key"), port);
     let database = server.database();
     let upstream = Upstream::start();
     let check = |host: &str, more: &str| {

@@ -203,7 +203,7 @@ fn an_answer_is_heard_by_those_who_still_send() {
         let next = client.exchange(&request("GET", "/short", &fields, b""));
         assert_eq!(next.status, 200, "{limit}: the connection is kept");
     }
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::support::port::unused();
     let site = Site::new(nobody, "");
     let key = site.create_key(&[]);
     let keyward = site.serve();

@@ -7,6 +7,7 @@ pub(crate) mod door;
 pub(crate) mod frames;
 pub(crate) mod http2;
 pub(crate) mod keyward;
+pub(crate) mod port;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

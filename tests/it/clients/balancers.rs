@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 
-use super::{config, free_port};
+use super::config;
+use crate::support::port;
 use crate::support::{Client, Key, Keyward, Site, Upstream, request, until};
 use crate::tools::{self, Program};
 
@@ -108,7 +109,7 @@ fn nginx_in_front() {
         return;
     }
     let (behind, folder) = (Behind::start(), tempfile::tempdir().unwrap());
-    let (http, stream) = (free_port(), free_port());
+    let (http, stream) = (port::unused().port(), port::unused().port());
     let fill = [
         ("FORWARDED", &*behind.forwarded.0.proxy.to_string()),
         ("PREFIXED", &behind.prefixed.0.proxy.to_string()),
@@ -129,7 +130,7 @@ fn haproxy_in_front() {
         return;
     }
     let (behind, folder) = (Behind::start(), tempfile::tempdir().unwrap());
-    let (http, stream, second) = (free_port(), free_port(), free_port());
+    let (http, stream, second) = (port::unused().port(), port::unused().port(), port::unused().port());
     let fill = [
         ("FORWARDED", &*behind.forwarded.0.proxy.to_string()),
         ("PREFIXED", &behind.prefixed.0.proxy.to_string()),

@@ -35,7 +35,7 @@ fn r66_a_client_that_does_not_read_is_not_waited_for_and_its_other_requests_are_
 
 #[test]
 fn r66_nor_is_one_that_does_not_read_what_we_answer_ourselves() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::support::port::unused();
     let site = Site::new(nobody, "proxy: { max_requests: 60, timeouts: { body: 1s } }");
     let key = site.create_key(&[]);
     let keyward = site.serve();

@@ -281,7 +281,7 @@ fn whoever_is_not_let_in_hears_why() {
     let stage = Stage::new();
     let url = format!("http://{}", stage.keyward.admin());
     let plain = stage.create("plain", json!({}));
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = crate::support::port::unused();
     let away = format!("http://{away}");
     stage.keyward.site.write("key", &format!("{}\n", stage.admin.value));
     for (key, words, code, said) in [

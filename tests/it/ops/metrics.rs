@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::support::upstream::Turn;
@@ -230,7 +229,7 @@ fn check_the_rest<'e>(keyward: &Keyward, ends: impl Iterator<Item = [&'e str; 3]
 
 #[test]
 fn an_upstream_that_is_not_there_counts_as_such() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::support::port::unused();
     let site = Site::new(nobody, "");
     let key = site.create_key(&[]);
     let keyward = site.serve();

@@ -314,9 +314,8 @@ impl Server {
         server
     }
 
-    /// Starts one that lets people in over TCP with TLS and not without, and gives its port.
-    pub(crate) fn start_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    /// Starts one that lets people in at a TCP port with TLS and not without.
+    pub(crate) fn start_with_tls(certificate: &Path, key: &Path, port: u16) -> Self {
         let mut server = Self::start(&[]);
         let data = server.folder.path().join("data");
         for (from, to) in [(certificate, "server.pem"), (key, "server.key")] {
@@ -333,7 +332,7 @@ impl Server {
         server.settings.push(format!("port={port}"));
         server.port = port;
         server.start_again();
-        (server, port)
+        server
     }
 
     /// Starts it after it was stopped.
