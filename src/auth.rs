@@ -69,7 +69,7 @@ pub fn authorize(
     let mut presented = Presented::find(facts.headers, facts.query, &matched.rule.forms, &locksmith.format);
     if matched.rule.requirement == Requirement::Nothing && matched.ambiguous.is_none() {
         let removals = ours_among(presented, facts.headers, matched, locksmith, keys);
-        return Ok(Permit::public(removals));
+        return Ok(Permit::public(class_of(facts.method, matched), removals));
     }
     let empty_parameters = presented.empty_parameters();
     let credential = presented.exactly_one()?;
@@ -83,7 +83,8 @@ pub fn authorize(
     if !lineage::allows(&grant, keys, facts.client) {
         return Err(denied(Denial::AddressNotAllowed));
     }
-    if grant.access == Access::ReadOnly && class_of(facts.method, matched) == Class::Write {
+    let class = class_of(facts.method, matched);
+    if grant.access == Access::ReadOnly && class == Class::Write {
         return Err(denied(Denial::ReadOnlyKey));
     }
     is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
@@ -95,7 +96,7 @@ pub fn authorize(
     let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
     removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
-    Ok(Permit::new(grant, digest, credential.form, removals))
+    Ok(Permit::new(grant, digest, credential.form, class, removals))
 }
 
 /// Until when what a secret was permitted may go on, unless something changes meanwhile: a WebSocket, say, or a long answer.

@@ -10,6 +10,7 @@ use super::credential::{Form, Place};
 use super::digest::Digest;
 use super::grant::{Grant, KeyIndex, Unavailable};
 use super::limit::Exhausted;
+use super::route::Class;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,18 +160,19 @@ pub struct Permit {
     grant: Option<Grant>,
     digest: Option<Digest>,
     form: Option<Form>,
+    class: Class,
     removals: Removals,
 }
 
 impl Permit {
     /// For the holder of a secret.
-    pub(super) fn new(grant: Grant, digest: Digest, form: Form, removals: Removals) -> Self {
-        Self { grant: Some(grant), digest: Some(digest), form: Some(form), removals }
+    pub(super) fn new(grant: Grant, digest: Digest, form: Form, class: Class, removals: Removals) -> Self {
+        Self { grant: Some(grant), digest: Some(digest), form: Some(form), class, removals }
     }
 
     /// For anyone.
-    pub(super) fn public(removals: Removals) -> Self {
-        Self { grant: None, digest: None, form: None, removals }
+    pub(super) fn public(class: Class, removals: Removals) -> Self {
+        Self { grant: None, digest: None, form: None, class, removals }
     }
 
     /// By which secret it was obtained: see [`super::good_until`].
@@ -186,6 +188,11 @@ impl Permit {
     /// How it was presented.
     pub fn form(&self) -> Option<Form> {
         self.form
+    }
+
+    /// What the request does to the upstream.
+    pub fn class(&self) -> Class {
+        self.class
     }
 
     /// What must not reach the upstream.

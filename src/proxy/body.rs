@@ -144,7 +144,8 @@ fn in_pieces(frame: Frame<Bytes>, rest: &mut Bytes) -> Frame<Bytes> {
     })
 }
 
-fn plus(hint: SizeHint, more: u64) -> SizeHint {
+/// That much, and some more.
+pub(super) fn plus(hint: SizeHint, more: u64) -> SizeHint {
     let mut sum = SizeHint::new();
     sum.set_lower(hint.lower().saturating_add(more));
     if let Some(upper) = hint.upper() {

@@ -26,6 +26,7 @@ use crate::auth::address::{Networks, X_FORWARDED_FOR, vouched_for};
 use crate::auth::decision::{Permit, Removals};
 use crate::auth::grant::{Grant, Keys, ScopeIndex};
 use crate::auth::query;
+use crate::auth::route::Class;
 use crate::auth::scope::{Level, Scope};
 use crate::replica::{Names, View};
 use crate::telemetry::metrics::Failure;
@@ -45,6 +46,8 @@ pub(super) struct Outbound {
     request: Option<Request<Upload>>,
     /// The client's connection, where it asks for a WebSocket.
     tunnel: Option<OnUpgrade>,
+    /// Whether it only looks, so that it may be asked twice (RFC 9110 section 9.2.1).
+    looks: bool,
 }
 
 /// The names under which the upstream is told who the caller is.
@@ -123,6 +126,7 @@ impl Outbound {
         origin: &Origin<'_>,
     ) -> Result<Self, Failure> {
         let lingers = linger::is_wanted(&request);
+        let looks = is_look(&request, permit.class());
         let may_tunnel = is_bare_get(&request);
         let mut request = request.map(|body| Upload::new(body, lingers));
         let announced = settings.trailers.as_ref().and_then(|rules| keep_trailers(&mut request, rules));
@@ -134,7 +138,7 @@ impl Outbound {
             add_websocket(request.headers_mut());
             hyper::upgrade::on(&mut request)
         });
-        Ok(Self { request: Some(request), tunnel })
+        Ok(Self { request: Some(request), looks: looks && tunnel.is_none(), tunnel })
     }
 
     /// Writes it as HTTP/2 has it: the host in the target, and nothing about the connection but that trailers are welcome
@@ -168,7 +172,23 @@ impl Outbound {
         self.request.take()
     }
 
-    /// Puts a request back of which nothing was sent.
+    /// A copy of its head, if it may be sent twice and has no body.
+    pub(super) fn spare(&self) -> Option<Box<Request<()>>> {
+        if self.looks { self.head() } else { None }
+    }
+
+    /// A copy of its head.
+    pub(super) fn head(&self) -> Option<Box<Request<()>>> {
+        let request = self.request.as_ref()?;
+        let mut head = Box::new(Request::new(()));
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.version_mut() = request.version();
+        *head.headers_mut() = request.headers().clone();
+        Some(head)
+    }
+
+    /// Puts a request back that is to be sent once more.
     pub(super) fn put_back(&mut self, request: Request<Upload>) {
         self.request = Some(request);
     }
@@ -254,6 +274,11 @@ fn keep_trailers(request: &mut Request<Upload>, rules: &Arc<TrailerRules>) -> Op
     let announced = is_in_chunks.then(|| trailers.announced(request.headers())).flatten();
     request.body_mut().keep(trailers);
     announced
+}
+
+/// Whether a request changes nothing, by its method and by what is said of its route, and is all in its head.
+fn is_look<B: Body>(request: &Request<B>, class: Class) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && class == Class::Read && request.body().is_end_stream()
 }
 
 /// Whether it is a request that may ask for a WebSocket (RFC 6455 section 4.1).

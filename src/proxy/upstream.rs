@@ -1,32 +1,30 @@
 //! The server behind Keyward: one pool of connections per worker, so that no request crosses threads.
 //!
-//! What cannot be sent twice is not: a request goes to another connection only when the first one turned out closed
-//! before anything of it was written.
+//! What cannot be sent twice is not. A request goes to another connection when the first one turned out closed before anything
+//! of it was written; when the upstream says that it has not processed it, which only HTTP/2 can say; and, once, when it is
+//! one that only looks, and a connection that had rested was closed before there was an answer (RFC 9110 section 9.2.2).
 
 mod multiplexed;
 mod trouble;
+mod upload;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::Response;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use self::multiplexed::{Channel, Channels, Seats};
+pub(super) use self::upload::Upload;
 use super::Limits;
 use super::forward::Outbound;
-use super::linger;
-use super::trailers::Trailers;
 use super::watch::{Doing, Sweeper, WaitLimits, Watch, drive};
 use crate::telemetry::metrics::Failure;
 use crate::tls;
@@ -136,100 +134,6 @@ struct Connection {
     watch: Arc<Watch>,
 }
 
-/// A client's body on its way to the upstream; it notes that it gets on, and who is waited for. What the upstream does not
-/// take of it is read all the same: the client may hear its answer only then.
-pub(super) struct Upload {
-    /// Nothing is in it only when it is being dropped.
-    body: Option<Incoming>,
-    watch: Option<Arc<Watch>>,
-    /// The notes of the request it belongs to.
-    client: Option<Arc<Watch>>,
-    /// Where trailers may pass.
-    trailers: Option<Box<Trailers>>,
-    /// Whether the client may have more of it to send, whatever becomes of it.
-    lingers: bool,
-}
-
-impl Upload {
-    /// A body of which the client sends all, or else nothing before it is asked for.
-    pub(super) fn new(body: Incoming, lingers: bool) -> Self {
-        Self { body: Some(body), watch: None, client: None, trailers: None, lingers }
-    }
-
-    /// Notes whose it is.
-    pub(super) fn belong_to(&mut self, client: &Arc<Watch>) {
-        self.client = (!self.is_end_stream()).then(|| client.clone());
-    }
-
-    /// Lets some trailers pass.
-    pub(super) fn keep(&mut self, trailers: Trailers) {
-        self.trailers = Some(Box::new(trailers));
-    }
-
-    /// What passes of a frame of trailers. They could be anything that a header may not be (reliability catalogue 54).
-    fn passing(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let trailers = self.trailers.as_ref()?;
-        trailers.filter(frame.into_trailers().ok()?).map(Frame::trailers)
-    }
-}
-
-/// Notes who is waited for in an upload: the client for more of it, or else the upstream. An answer may have begun before the
-/// upload has ended; it takes as long as it takes.
-fn wait_for(watch: &Watch, client: bool) {
-    let (is_clients_turn, is_upstreams_turn) = (watch.is(Doing::Body), watch.is(Doing::Head));
-    // The client has no more time for having been asked again.
-    if client && is_upstreams_turn {
-        watch.enter(Doing::Body);
-    } else if !client && (is_clients_turn || is_upstreams_turn) {
-        watch.enter(Doing::Head);
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(cx);
-        // Whoever wanted to be asked has been asked now.
-        self.lingers = match &frame {
-            Poll::Pending => true,
-            Poll::Ready(Some(Ok(frame))) => frame.is_data(),
-            Poll::Ready(None | Some(Err(_))) => false,
-        };
-        if let Some(watch) = &self.watch {
-            wait_for(watch, frame.is_pending());
-        }
-        match frame {
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(self.passing(frame).map(Ok)),
-            frame => frame,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // A client that was cut off hears no answer; one that has not sent on in time is not waited for again.
-        let is_cut_off = self.client.as_ref().is_some_and(|client| client.was_closed());
-        let is_late = self.watch.as_ref().is_some_and(|watch| watch.was_closed() && watch.is(Doing::Body));
-        if let Some(body) = self.body.take().filter(|body| self.lingers && !body.is_end_stream())
-            && !is_cut_off
-            && !is_late
-        {
-            linger::start(body);
-        }
-    }
-}
-
 /// A connection that is in use. It goes back to the pool when its answer has been read to the end, and is closed if not.
 /// Or a seat on one that others use as well.
 pub(super) struct Lease(Held);
@@ -317,12 +221,15 @@ impl Upstream {
         if self.protocol == Protocol::Http2 {
             return Box::pin(self.send_multiplexed(outbound)).await;
         }
+        let mut again = false;
         loop {
-            let (mut connection, fresh) = match self.take().await {
+            let (mut connection, fresh) = match if again { None } else { self.take().await } {
                 Some(connection) => (connection, false),
                 // Connecting is rare, and its future large.
                 None => (Box::pin(self.connect()).await?.into_http1().ok_or(Failure::Broken)?, true),
             };
+            // The upstream may close what has rested at the moment that it is used again. Only then is a copy worth its price.
+            let spare = if !fresh && connection.watch.has_rested() { outbound.spare() } else { None };
             let Some(mut request) = outbound.take() else { return Err(Failure::Broken) };
             let uploads = !request.body().is_end_stream();
             request.body_mut().watch = uploads.then(|| connection.watch.clone());
@@ -336,10 +243,15 @@ impl Upstream {
                         Lease(Held::Connection(Leased { upstream: self.clone(), connection, uploads })),
                     ));
                 }
-                Err(mut error) => match error.take_message() {
+                Err(mut error) => match (error.take_message(), spare) {
                     // Nothing of it was written: the connection had been closed while it was unused.
-                    Some(request) if !fresh => outbound.put_back(request),
-                    Some(_) | None => return Err(self.failure(&connection.watch, error.error(), fresh)),
+                    (Some(request), _) if !fresh => outbound.put_back(request),
+                    (None, Some(spare)) if !connection.watch.was_closed() && trouble::is_loss(error.error()) => {
+                        tracing::debug!(error = %error.error(), "asking again on a new connection");
+                        outbound.put_back(spare.map(|()| Upload::nothing()));
+                        again = true;
+                    }
+                    (Some(_) | None, _) => return Err(self.failure(&connection.watch, error.error(), fresh)),
                 },
             }
         }

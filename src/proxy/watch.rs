@@ -155,6 +155,11 @@ impl Watch {
         self.doing.load(Relaxed) >> TIME_BITS == doing as u64
     }
 
+    /// Whether it has done the same for a while: at least since before the last sweep.
+    pub(super) fn has_rested(&self) -> bool {
+        self.doing.load(Relaxed) & TIME != self.clock.load(Relaxed)
+    }
+
     /// Whether it was told to close, as those are that have waited too long.
     pub(super) fn was_closed(&self) -> bool {
         self.signal.load(Relaxed) == Signal::Close as u8

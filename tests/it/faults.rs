@@ -1,6 +1,7 @@
 //! What can go wrong on the way to the upstream and back: each has its status, in the route's format and in time, and the next
 //! request is served.
 
+mod again; // what is sent once more, and what never is
 pub(crate) mod halves; // what is ended in the middle
 mod matrix; // every fault, whatever the client does meanwhile
 mod stage; // the upstreams of the matrix

@@ -1,5 +1,7 @@
 //! An upstream that speaks HTTP/2: many requests over one connection, whatever clients speak.
 
+mod unprocessed; // what is sent once more, and what never is
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,8 @@
 //! An upstream that speaks HTTP/2: a few connections for all requests of a worker, and mostly one.
 //!
 //! A request that the upstream leaves unprocessed (`REFUSED_STREAM`, or behind the last one that a GOAWAY names; RFC 9113 8.7)
-//! is answered with 502, for by then nothing of it is left here that could be sent again.
+//! is sent once more, whatever it is: a copy of its head is kept until it is answered, and of its body what was taken of
+//! it, as long as that is little.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,8 +15,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioExecutor;
+use tokio::sync::oneshot;
 
-use super::{Lease, Upload, Upstream};
+use super::{Lease, Upload, Upstream, trouble};
 use crate::proxy::forward::Outbound;
 use crate::proxy::watch::{Doing, WaitLimits, drive};
 use crate::telemetry::metrics::Failure;
@@ -31,6 +33,9 @@ const MOST_REQUESTS: usize = 100;
 
 /// How many connections a worker makes at most. When all are full, requests wait.
 const MOST_CONNECTIONS: usize = 32;
+
+/// How long a task takes at most to let go of what it was to send, once that is known to be of no use.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The connections of a worker.
 #[derive(Default)]
@@ -134,6 +139,14 @@ impl Channel {
     }
 }
 
+/// A body that is on its way back, or none where there was none. Nothing comes of one of which too much was taken.
+async fn back(body: Option<oneshot::Receiver<Upload>>) -> Option<Upload> {
+    match body {
+        Some(body) => tokio::time::timeout(PATIENCE, body).await.ok()?.ok(),
+        None => Some(Upload::nothing()),
+    }
+}
+
 impl Upstream {
     /// Sends a request, and waits for the head of the answer.
     pub(super) async fn send_multiplexed(
@@ -143,11 +156,13 @@ impl Upstream {
         outbound.become_http2(self.target.scheme())?;
         let (head, body) = (self.limits.response_timeout, self.limits.body_timeout);
         let watch = self.sweeper.watch(WaitLimits { head, body, ..WaitLimits::NONE });
+        let mut spare = outbound.head();
         loop {
             let ((mut sender, seat), fresh) = self.seat().await?;
             let Some(mut request) = outbound.take() else { return Err(Failure::Broken) };
             let uploads = !hyper::body::Body::is_end_stream(request.body());
             request.body_mut().watch = uploads.then(|| watch.clone());
+            let body = (uploads && spare.is_some()).then(|| request.body_mut().comes_back());
             watch.enter(Doing::Head);
             let mut sent = None;
             drive(&watch, async { sent = Some(sender.try_send_request(request).await) }, |_| ()).await;
@@ -160,6 +175,10 @@ impl Upstream {
                 Some(Err(mut error)) => match error.take_message() {
                     // Nothing of it was written: the upstream takes no more requests on this connection.
                     Some(request) if !fresh => outbound.put_back(request),
+                    None if trouble::is_unprocessed(error.error()) => match (spare.take(), back(body).await) {
+                        (Some(head), Some(body)) => outbound.put_back(head.map(|()| body)),
+                        (_, _) => return Err(self.failure(&watch, error.error(), fresh)),
+                    },
                     Some(_) | None => return Err(self.failure(&watch, error.error(), fresh)),
                 },
                 None if watch.is(Doing::Body) => return Err(Failure::ClientTimeout),

@@ -1,6 +1,31 @@
 //! What is said of an upstream that gives no answer, and what may help.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
+
 use super::Protocol;
+
+/// Whether a connection ended where an answer was to come: closed, or reset.
+pub(super) fn is_loss(error: &hyper::Error) -> bool {
+    const KINDS: [ErrorKind; 4] =
+        [ErrorKind::BrokenPipe, ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
+    error.is_incomplete_message() || cause::<io::Error>(error).is_some_and(|error| KINDS.contains(&error.kind()))
+}
+
+/// Whether the upstream says that it has not processed a request: it refused the stream, or goes away and names one before
+/// it as the last (RFC 9113 section 8.7). h2 hands a GOAWAY to no other streams.
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    cause::<h2::Error>(error).is_some_and(|error| {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (is_refused || error.is_go_away())
+    })
+}
+
+/// What of this type is behind an error.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
 
 /// What to do about a head that is too large.
 pub(super) const TOO_LARGE: &str =
@@ -23,11 +48,6 @@ pub(super) fn advice_on_alert(error: &str) -> Option<&'static str> {
 
 /// An error with what caused it.
 pub(super) fn chain(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
+    successors(error.source(), |&error| error.source())
+        .fold(error.to_string(), |text, error| format!("{text}: {error}"))
 }

@@ -3,7 +3,8 @@
 //! (half is never whole, and nothing is sent twice) of its catalogue.
 //!
 //! Each cell holds for a new connection to the upstream and for one that was kept. After it the next requests are good,
-//! nothing is in flight, and a connection on which something was left unsaid has not been used again.
+//! nothing is in flight, and a connection on which something was left unsaid has not been used again. Where a kept connection
+//! is lost before there is an answer, it has rested before: what only looks is then sent once more, and meets the same fault.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -118,6 +119,9 @@ impl Caller {
 /// How long an answer may take to begin, where it is to take too long.
 const RESPONSE: Duration = Duration::from_millis(300);
 
+/// Longer than from one sweep to the next: a connection that has not been used for so long has rested.
+const REST: Duration = Duration::from_millis(600);
+
 /// A config in which answers of ours are told apart by their formats.
 fn config(fault: Fault, outcome: Outcome) -> String {
     // Everything else may take its time on a busy machine.
@@ -216,7 +220,10 @@ impl Row {
             // A request that is sent on a connection while that is being closed may or may not have arrived.
             until("it is closed", || target != LAST || self.stage.seen.closed.load(SeqCst) > closed);
         };
-        if !self.warm {
+        if self.is_lost_after_rest() {
+            get("/kept");
+            thread::sleep(REST);
+        } else if !self.warm {
             // A new connection is made only when none was left; and this one is not kept.
             until("no connection is left", || {
                 let before = self.stage.connections();
@@ -229,6 +236,11 @@ impl Row {
         } else {
             get("/kept");
         }
+    }
+
+    /// Whether a connection that had rested is lost before it has brought an answer.
+    fn is_lost_after_rest(&self) -> bool {
+        self.warm && matches!(self.fault, Fault::Closes | Fault::Resets | Fault::ResetInHead)
     }
 
     fn in_flight(&self) -> f64 {
@@ -386,7 +398,14 @@ impl Cell<'_> {
     fn expect_sent_once(&self, received: &[Received]) {
         let target = self.target();
         let count = received.iter().filter(|received| received.head.target() == target).count();
-        assert_eq!(count, usize::from(!self.row.fault.is_staged()), "{self}: {received:?}");
+        let expected = match self.row.fault.is_staged() {
+            true => 0..=0,
+            // Nobody waits for the second answer any more, or still does.
+            false if self.row.is_lost_after_rest() && self.caller == Caller::Leaves => 1..=2,
+            false if self.row.is_lost_after_rest() && !self.caller.posts() => 2..=2,
+            false => 1..=1,
+        };
+        assert!(expected.contains(&count), "{self}: {expected:?}, not {count}: {received:?}");
     }
 
     /// Whatever ended in another way than well took its connection with it.

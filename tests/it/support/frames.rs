@@ -123,6 +123,14 @@ impl Frames {
         frames
     }
 
+    /// The server's end: what a client begins with has been read, and settings have been said.
+    pub(crate) fn accept(socket: TcpStream) -> Option<Self> {
+        let mut frames = Self::over(socket);
+        frames.client.wire().exactly(PREFACE.len()).ok().filter(|bytes| bytes == PREFACE)?;
+        frames.send(&frame(SETTINGS, 0, 0, &[])).ok()?;
+        Some(frames)
+    }
+
     /// Sends exact bytes; the other end may have closed.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.client.wire().send(bytes)

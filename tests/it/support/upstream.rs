@@ -47,6 +47,11 @@ pub(crate) struct Turn<'c> {
 }
 
 impl Turn<'_> {
+    /// How many requests came before.
+    pub(crate) fn earlier(&self) -> usize {
+        self.place
+    }
+
     /// Reads the body and remembers it.
     pub(crate) fn body(&mut self) -> io::Result<Body> {
         let body = self.wire.body(self.head.framing())?;
