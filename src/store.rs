@@ -14,6 +14,7 @@ mod chain;
 mod conformance;
 pub mod file;
 pub mod ledger;
+mod left;
 pub mod postgres;
 pub mod record;
 pub mod sqlite;

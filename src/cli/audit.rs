@@ -10,7 +10,7 @@ use crate::auth::grant::Timestamp;
 use crate::store::Revision;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::audit::{self, Entry, Filter, Order};
-use crate::store::ledger::verify::verify;
+use crate::store::ledger::verify::{Verdict, verify};
 
 const VERIFY: &str = "\
 Examples:
@@ -27,7 +27,7 @@ pub(super) enum AuditCommand {
     List(ListArgs),
     /// Write everything as JSON lines, oldest first
     Export(ExportArgs),
-    /// Find lines that were removed, edited or exchanged
+    /// Find lines and records that were removed, edited, exchanged or put in
     #[command(after_long_help = VERIFY)]
     Verify {
         /// A head that was printed before: the history must still have it
@@ -190,19 +190,28 @@ async fn check(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let verdict = verify(ledger, remembered).await?;
-    let breaks: Vec<String> = verdict.breaks.iter().map(ToString::to_string).collect();
+    let Verdict { head, lines, records, unvouched, breaks, more } = verify(ledger, remembered).await?;
+    let breaks: Vec<String> = breaks.iter().map(|broken| printable(&broken.to_string())).collect();
     for broken in &breaks {
         console.note(format_args!("error: {broken}"));
     }
-    let head = shown(verdict.head);
+    if more > 0 {
+        console.note(format_args!("error: and {} more", grouped(more)));
+    }
+    if unvouched > 0 {
+        let why = "the lines that left them are of an older version, or not as they were written";
+        console.note(format_args!("warning: of {} records nothing can be said: {why}", grouped(unvouched)));
+    }
+    let head = shown(head);
     match output {
         Output::Json => console.json(&json!({
-            "head": head, "lines": verdict.lines, "intact": breaks.is_empty(), "breaks": breaks,
+            "head": head, "lines": lines, "records": records, "unvouched": unvouched, "intact": breaks.is_empty(),
+            "breaks": breaks, "more_breaks": more,
         }))?,
         Output::Table => {
             let word = if breaks.is_empty() { "intact" } else { "NOT INTACT" };
-            console.line(format_args!("{word}: {} lines, head {head}", grouped(verdict.lines)))?;
+            let (lines, records) = (grouped(lines), grouped(records));
+            console.line(format_args!("{word}: {lines} lines, {records} records, head {head}"))?;
         }
     }
     Ok(if breaks.is_empty() { Exit::Ok } else { Exit::Failed })
@@ -254,6 +263,10 @@ mod tests {
         raw.execute_batch("update audit set entry = '{}' where rev = 3").unwrap();
         let bad = ran(&store, "verify", Output::Table);
         assert!(bad.code == 1 && bad.err.contains("line 3 ") && bad.out.starts_with("NOT INTACT"), "{bad:?}");
+        raw.execute_batch("update record set body = body || ' ' where id = 'k1'").unwrap();
+        let bad = ran(&store, "verify", Output::Json);
+        let breaks = &bad.json()["breaks"];
+        assert!(bad.code == 1 && breaks[1] == "key k1 is not as line 6 left it", "{bad:?}");
         let other = head.replace("6-", "5-");
         let bad = ran(&store, &format!("verify --head {other}"), Output::Table);
         assert!(bad.code == 1 && bad.err.contains("remembered"), "{bad:?}");

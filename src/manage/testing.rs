@@ -123,6 +123,10 @@ impl Ledger for MemoryStore {
         Err(none())
     }
 
+    async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
+        Err(none())
+    }
+
     async fn age(&self, _: u64) -> Result<Option<Duration>, LedgerError> {
         Err(none())
     }

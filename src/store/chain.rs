@@ -21,6 +21,19 @@ pub(super) fn content<'a>(records: impl IntoIterator<Item = (&'a RecordId, Optio
     hasher.finalize().into()
 }
 
+/// The hash of one record that lives.
+pub(super) fn record(id: &RecordId, body: &str) -> [u8; 32] {
+    content([(id, Some(body))])
+}
+
+/// The hash of a list of what a commit left.
+pub(super) fn list(list: &str) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    part(&mut hasher, b"keyward list");
+    part(&mut hasher, list.as_bytes());
+    hasher.finalize().into()
+}
+
 /// One link of the chain: what a commit adds to the history before it.
 pub(super) struct Link<'a> {
     /// The head before it.
@@ -31,7 +44,7 @@ pub(super) struct Link<'a> {
     pub(super) at: &'a str,
     /// The audit entry, byte for byte as it is kept.
     pub(super) entry: &'a str,
-    /// [`content`] of the records that the commit left.
+    /// [`list`] of what the commit left; [`content`] of it in entries that have no list.
     pub(super) content: [u8; 32],
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use self::audit::{Line, Page};
 use self::nodes::{Node, Report};
 use self::usage::{Usage, Uses};
-use super::{AnyStore, Revision, StoreError};
+use super::{AnyStore, Records, Revision, StoreError};
 
 /// Why a ledger did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As for [`Ledger::head`].
     fn lines(&self, page: Page) -> impl Future<Output = Result<Vec<Line>, LedgerError>> + Send;
+
+    /// All records of one revision, of every kind, and what was deleted.
+    ///
+    /// # Errors
+    /// As for [`Ledger::head`].
+    fn rows(&self) -> impl Future<Output = Result<(Revision, Records), LedgerError>> + Send;
 
     /// How long ago a revision was made, by the store's own clock; `None` if it does not know.
     ///
@@ -102,6 +108,10 @@ impl Ledger for AnyStore {
         ask!(self, lines(page))
     }
 
+    async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
+        ask!(self, rows())
+    }
+
     async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
         ask!(self, age(revision))
     }
@@ -134,6 +144,10 @@ impl<L: Ledger> Ledger for Arc<L> {
 
     async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
         (**self).lines(page).await
+    }
+
+    async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
+        (**self).rows().await
     }
 
     async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {

@@ -86,13 +86,9 @@ impl PostgresStore {
     }
 }
 
-impl Store for PostgresStore {
-    async fn pull(&self, since: Option<Revision>) -> Result<Pull, StoreError> {
-        let before = self.ear.before_pull();
-        let answer = async { Answer::to(self.pool.lease().await?, since, self.check).await };
-        let answer = answer.await.map_err(|trouble| trouble.explain(&self.name))?;
-        let (revision, full) = (answer.revision, answer.full);
-        self.ear.pulled(before, revision.number);
+impl PostgresStore {
+    /// The records of an answer, as they come.
+    fn stream(&self, answer: Answer) -> Records {
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let name = self.name.clone();
         tokio::spawn(async move {
@@ -103,7 +99,18 @@ impl Store for PostgresStore {
                 let _ = sender.send(Err(StoreError::unavailable(name, why))).await;
             }
         });
-        let (now, records) = (Timestamp::from(SystemTime::now()), Records::from_channel(receiver));
+        Records::from_channel(receiver)
+    }
+}
+
+impl Store for PostgresStore {
+    async fn pull(&self, since: Option<Revision>) -> Result<Pull, StoreError> {
+        let before = self.ear.before_pull();
+        let answer = async { Answer::to(self.pool.lease().await?, since, self.check).await };
+        let answer = answer.await.map_err(|trouble| trouble.explain(&self.name))?;
+        let (revision, full) = (answer.revision, answer.full);
+        self.ear.pulled(before, revision.number);
+        let (now, records) = (Timestamp::from(SystemTime::now()), self.stream(answer));
         Ok(Pull { revision, full, now, records })
     }
 

@@ -9,6 +9,9 @@ use crate::auth::grant::Timestamp;
 /// How many lines are read at a time.
 const PAGE: u32 = 500;
 
+/// A page whose lists have come to so many bytes has no more lines.
+pub(in crate::store) const LARGEST_PAGE: usize = 8 << 20;
+
 /// Which lines are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -18,6 +21,8 @@ pub struct Page {
     pub after: Option<u64>,
     /// At most so many.
     pub limit: u32,
+    /// Whether the lists of what each commit left are wanted too: there are fewer lines then, but one at least if there is any.
+    pub lists: bool,
 }
 
 /// From which end lines are read.
@@ -42,6 +47,8 @@ pub struct Line {
     pub content: Vec<u8>,
     /// The head of the hash chain after it.
     pub chain: Vec<u8>,
+    /// What the commit left, if that was wanted and is kept. It is shown to nobody.
+    pub list: Option<String>,
 }
 
 /// A line as it is read.
@@ -119,7 +126,7 @@ pub async fn read<E: From<LedgerError>>(
     filter: &Filter,
     mut take: impl FnMut(Entry, &Line) -> Result<bool, E>,
 ) -> Result<(), E> {
-    let mut page = Page { order, after, limit: PAGE };
+    let mut page = Page { order, after, limit: PAGE, lists: false };
     loop {
         let lines = ledger.lines(page).await?;
         for line in &lines {
@@ -142,7 +149,7 @@ mod tests {
 
     fn line(entry: &str) -> Line {
         let at = "2026-11-22T12:00:00.000Z".to_owned();
-        Line { revision: 7, at, entry: entry.to_owned(), content: vec![], chain: vec![] }
+        Line { revision: 7, at, entry: entry.to_owned(), content: vec![], chain: vec![], list: None }
     }
 
     #[test]

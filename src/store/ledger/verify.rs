@@ -1,15 +1,19 @@
 //! Whether the audit is the one that was written: every line follows from the one before it, none is missing, and the last
-//! one is where the store says that it stands.
+//! one is where the store says that it stands. And whether the records are those that its lines say were left.
 //!
 //! Whoever can write the database can also write a whole new history and a head that fits. That is found by those who
 //! remember a head from before: sidecars do, and whoever keeps what this prints.
 
 use std::fmt;
 
+mod records;
+
+use self::records::{Expected, Name, name};
 use super::audit::{Line, Order, Page};
 use super::{Ledger, LedgerError};
-use crate::store::Revision;
-use crate::store::chain::Link;
+use crate::store::chain::{self, Link};
+use crate::store::left::{self, Left};
+use crate::store::{Records, Revision};
 
 /// How many lines are read at a time.
 const PAGE: u32 = 1000;
@@ -24,12 +28,18 @@ pub struct Verdict {
     pub head: Revision,
     /// How many lines were read.
     pub lines: u64,
+    /// How many records were, deleted ones apart.
+    pub records: u64,
+    /// Of how many of them nothing can be said: the line that left them is of an older version, or not as it was written.
+    pub unvouched: u64,
     /// What is wrong; nothing, if all is well.
     pub breaks: Vec<Break>,
+    /// How much more is wrong that is not told of.
+    pub more: u64,
 }
 
 /// A place where the audit is not as it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Break {
     /// There are no lines of these revisions.
     Missing(u64, u64),
@@ -39,6 +49,25 @@ pub enum Break {
     OtherHead(u64),
     /// The history does not have a revision that it once had.
     Forgotten(u64),
+    /// A record is not as the last line that touched it says.
+    Edited {
+        /// Which record.
+        what: String,
+        /// Which line.
+        line: u64,
+    },
+    /// A record that a line has left is not there.
+    Lost {
+        /// Which record.
+        what: String,
+        /// Which line.
+        line: u64,
+    },
+    /// A record is there that no line tells of.
+    Added {
+        /// Which record.
+        what: String,
+    },
 }
 
 impl fmt::Display for Break {
@@ -51,29 +80,49 @@ impl fmt::Display for Break {
             }
             Self::OtherHead(line) => write!(f, "the store's head is not the one that line {line} leads to"),
             Self::Forgotten(line) => write!(f, "the history has another line {line} than the one that is remembered"),
+            Self::Edited { what, line } => write!(f, "{what} is not as line {line} left it"),
+            Self::Lost { what, line } => write!(f, "{what}, which line {line} left, is missing"),
+            Self::Added { what } => write!(f, "{what} is there, and no line tells of it"),
         }
     }
 }
 
-/// Reads the whole audit and tells what is wrong with it. Commits may be made meanwhile; with `remembered`, the history must
-/// have that revision.
+/// Reads the whole audit and all records, and tells what is wrong with them. Commits may be made meanwhile; with `remembered`,
+/// the history must have that revision.
 ///
 /// # Errors
 /// When the store cannot be read, or keeps no audit.
 pub async fn verify(ledger: &impl Ledger, remembered: Option<Revision>) -> Result<Verdict, LedgerError> {
-    // Lines are only ever added: those up to the head that is read first do not change any more.
-    let head = ledger.head().await?;
+    // Lines are only ever added: those up to the revision of the records do not change any more.
+    let (head, mut records) = ledger.rows().await?;
     let mut walk = Walk::new(head, remembered);
-    let mut page = Page { order: Order::OldestFirst, after: None, limit: PAGE };
+    let mut page = Page { order: Order::OldestFirst, after: None, limit: PAGE, lists: true };
     loop {
         let lines = ledger.lines(page).await?;
-        let ended = lines.len() < PAGE as usize || lines.last().is_some_and(|last| last.revision >= head.number);
+        let ended = lines.last().is_none_or(|last| last.revision >= head.number);
         page.after = lines.last().map(|last| last.revision);
         lines.iter().take_while(|line| line.revision <= head.number).for_each(|line| walk.step(line));
         if ended {
-            return Ok(walk.end());
+            break;
         }
     }
+    walk.end_of_lines();
+    walk.compare(&mut records).await?;
+    let (mut verdict, lost) = walk.end();
+    for (line, name) in lost {
+        let what = name_of(ledger, line, name).await?;
+        verdict.breaks.push(Break::Lost { what, line });
+    }
+    Ok(verdict)
+}
+
+/// What a record that is not there was called, as the line has it that left it.
+async fn name_of(ledger: &impl Ledger, line: u64, wanted: Name) -> Result<String, LedgerError> {
+    let after = line.checked_sub(1);
+    let lines = ledger.lines(Page { order: Order::OldestFirst, after, limit: 1, lists: true }).await?;
+    let left = lines.first().and_then(|line| left::read(line.list.as_deref()?)).unwrap_or_default();
+    let found = left.into_iter().find(|left| name(&left.id) == wanted);
+    Ok(found.map_or_else(|| "a record".to_owned(), |left| left.id.to_string()))
 }
 
 /// How far the lines have been followed.
@@ -84,12 +133,23 @@ struct Walk {
     next: u64,
     previous: Option<[u8; 32]>,
     lines: u64,
+    expected: Expected,
     breaks: Vec<Break>,
+    more: u64,
 }
 
 impl Walk {
     fn new(head: Revision, remembered: Option<Revision>) -> Self {
-        Self { head, remembered, next: 0, previous: Some([0; 32]), lines: 0, breaks: Vec::new() }
+        let (expected, breaks) = (Expected::default(), Vec::new());
+        Self { head, remembered, next: 0, previous: Some([0; 32]), lines: 0, expected, breaks, more: 0 }
+    }
+
+    fn found(&mut self, broken: Break) {
+        if self.breaks.len() < MOST {
+            self.breaks.push(broken);
+        } else {
+            self.more += 1;
+        }
     }
 
     fn step(&mut self, line: &Line) {
@@ -98,13 +158,20 @@ impl Walk {
         // Each line is held against the heads that are written beside it and the one before it: an altered line does not
         // hide what is wrong with those that follow.
         let chain: Option<[u8; 32]> = line.chain.as_slice().try_into().ok();
-        if chain.is_none() || self.head_after(line) != chain {
-            self.breaks.push(Break::Altered(line.revision));
+        match left_by(line) {
+            Ok(left) if chain.is_some() && self.head_after(line) == chain => match left {
+                Some(left) => self.expected.line(line.revision, left),
+                None => self.expected.silent(line.revision, line.revision),
+            },
+            Ok(_) | Err(NotTheList) => {
+                self.found(Break::Altered(line.revision));
+                self.expected.silent(line.revision, line.revision);
+            }
         }
         if let Some(remembered) = self.remembered.take_if(|remembered| remembered.number == line.revision)
             && Some(remembered.chain) != chain
         {
-            self.breaks.push(Break::Forgotten(line.revision));
+            self.found(Break::Forgotten(line.revision));
         }
         (self.next, self.previous) = (line.revision + 1, chain);
     }
@@ -112,7 +179,8 @@ impl Walk {
     /// Notes the lines that are missing before this one. After a gap the head before is not known.
     fn expect(&mut self, number: u64) {
         if number > self.next {
-            self.breaks.push(Break::Missing(self.next, number - 1));
+            self.found(Break::Missing(self.next, number - 1));
+            self.expected.silent(self.next, number - 1);
             self.previous = None;
         }
     }
@@ -127,15 +195,48 @@ impl Walk {
         }
     }
 
-    fn end(mut self) -> Verdict {
+    fn end_of_lines(&mut self) {
         self.expect(self.head.number + 1);
         if self.next == self.head.number + 1 && self.previous.is_some_and(|last| last != self.head.chain) {
-            self.breaks.push(Break::OtherHead(self.head.number));
+            self.found(Break::OtherHead(self.head.number));
         }
         // Its line is among those that are missing, or comes after all that there are.
-        self.breaks.extend(self.remembered.map(|remembered| Break::Forgotten(remembered.number)));
-        self.breaks.truncate(MOST);
-        Verdict { head: self.head, lines: self.lines, breaks: self.breaks }
+        if let Some(remembered) = self.remembered.take() {
+            self.found(Break::Forgotten(remembered.number));
+        }
+    }
+
+    async fn compare(&mut self, records: &mut Records) -> Result<(), LedgerError> {
+        while let Some(batch) = records.next().await? {
+            for record in batch {
+                if let Some(broken) = self.expected.compare(&record) {
+                    self.found(broken);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was found, and those of the records that are missing whose names are still to be found.
+    fn end(self) -> (Verdict, Vec<(u64, Name)>) {
+        let Self { head, lines, expected, breaks, more, .. } = self;
+        let (records, unvouched) = (expected.records, expected.unvouched);
+        let mut lost = expected.lost();
+        let rest = lost.split_off(lost.len().min(MOST - breaks.len()));
+        (Verdict { head, lines, records, unvouched, breaks, more: more + rest.len() as u64 }, lost)
+    }
+}
+
+/// The list of a line is not the one that its hash is of.
+struct NotTheList;
+
+/// What a line says that was left; `None` if it is of a version that did not say.
+fn left_by(line: &Line) -> Result<Option<Vec<Left>>, NotTheList> {
+    match &line.list {
+        Some(list) if chain::list(list).as_slice() == line.content => left::read(list).map(Some).ok_or(NotTheList),
+        Some(_) => Err(NotTheList),
+        None if left::is_listed(&line.entry) => Err(NotTheList),
+        None => Ok(None),
     }
 }
 
@@ -151,7 +252,7 @@ mod tests {
             let (at, entry, content) =
                 (format!("time {revision}"), format!("{{\"n\":{revision}}}"), chain::content([]));
             previous = Link { previous, number: revision, at: &at, entry: &entry, content }.head();
-            lines.push(Line { revision, at, entry, content: content.to_vec(), chain: previous.to_vec() });
+            lines.push(Line { revision, at, entry, content: content.to_vec(), chain: previous.to_vec(), list: None });
         }
         (Revision { number: commits, chain: previous }, lines)
     }
@@ -159,7 +260,8 @@ mod tests {
     fn judge(head: Revision, remembered: Option<Revision>, lines: &[Line]) -> Vec<Break> {
         let mut walk = Walk::new(head, remembered);
         lines.iter().for_each(|line| walk.step(line));
-        walk.end().breaks
+        walk.end_of_lines();
+        walk.end().0.breaks
     }
 
     #[test]

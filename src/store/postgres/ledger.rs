@@ -7,14 +7,15 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
 use super::link::{LONG_PATIENCE, PATIENCE, within};
-use super::read::{Head, from_sql, to_sql};
+use super::read::{self, Answer, from_sql, to_sql};
+use super::schema::WITH_LISTS;
 use super::trouble::Trouble;
 use crate::auth::digest::Digest;
-use crate::store::Revision;
-use crate::store::ledger::audit::{Line, Order, Page};
+use crate::store::ledger::audit::{LARGEST_PAGE, Line, Order, Page};
 use crate::store::ledger::nodes::{Node, Report};
 use crate::store::ledger::usage::{Usage, Uses, time_of};
 use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::{Records, Revision};
 
 const BEGIN: &str = "
     begin isolation level read committed;
@@ -53,21 +54,25 @@ const NODES: &str = "
 const AGE: &str = "
     select (extract(epoch from clock_timestamp() - at::timestamptz) * 1000)::bigint from keyward.audit where rev = $1";
 
-const HEAD: &str = "select rev, chain, format, pepper_check, true from keyward.meta";
-
 const OLDEST: &str = "
-    select rev, at, entry::text, content, chain from keyward.audit where rev > $1 order by rev limit $2";
+    select rev, at, entry::text, content, chain, null from keyward.audit where rev > $1 order by rev limit $2";
 const NEWEST: &str = "
-    select rev, at, entry::text, content, chain from keyward.audit where rev < $1 order by rev desc limit $2";
+    select rev, at, entry::text, content, chain, null from keyward.audit where rev < $1 order by rev desc limit $2";
+
+/// Lines with their lists, until these are large enough. How long one is, the server knows without reading it.
+const LISTS: &str = "
+    select rev, at, entry::text, content, chain, records from (
+        select *, sum(coalesce(octet_length(records), 0)) over (order by rev) - coalesce(octet_length(records), 0) as before
+        from (select * from keyward.audit where rev > $1 order by rev limit $2) page
+    ) sized where before < $3 order by rev";
 
 impl Ledger for PostgresStore {
     async fn head(&self) -> Result<Revision, LedgerError> {
         let read = async {
             let lease = self.pool.lease().await?;
-            let row = within(PATIENCE, "reading the head", lease.client().query_typed_opt(HEAD, &[])).await?;
+            let head = read::head(&lease, self.check).await?;
             lease.give_back();
-            let head = row.ok_or_else(Trouble::empty)?;
-            Ok(Head::of(&head, self.check)?.revision)
+            Ok(head.revision)
         };
         self.explained(read.await)
     }
@@ -77,15 +82,23 @@ impl Ledger for PostgresStore {
             Order::OldestFirst => (OLDEST, page.after.map_or(-1, to_sql)),
             Order::NewestFirst => (NEWEST, page.after.map_or(i64::MAX, to_sql)),
         };
+        let (limit, largest) = (i64::from(page.limit), LARGEST_PAGE as i64);
         let read = async {
             let lease = self.pool.lease().await?;
-            let limit = i64::from(page.limit);
-            let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&after, Type::INT8), (&limit, Type::INT8)];
-            let rows = within(LONG_PATIENCE, "reading the audit", lease.client().query_typed(sql, &asked)).await?;
+            let asked: [Value<'_>; 3] = [(&after, Type::INT8), (&limit, Type::INT8), (&largest, Type::INT8)];
+            let has_lists = page.lists && read::head(&lease, self.check).await?.format >= WITH_LISTS;
+            let (sql, asked) = if has_lists { (LISTS, &asked[..]) } else { (sql, &asked[..2]) };
+            let rows = within(LONG_PATIENCE, "reading the audit", lease.client().query_typed(sql, asked)).await?;
             lease.give_back();
             rows.iter().map(line).collect::<Result<_, _>>().map_err(Trouble::from)
         };
         self.explained(read.await)
+    }
+
+    async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
+        let answer = async { Answer::rows(self.pool.lease().await?, self.check).await };
+        let answer = self.explained(answer.await)?;
+        Ok((answer.revision, self.stream(answer)))
     }
 
     async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
@@ -173,8 +186,8 @@ impl PostgresStore {
 }
 
 fn line(row: &Row) -> Result<Line, tokio_postgres::Error> {
-    let revision = from_sql(row.try_get(0)?);
-    Ok(Line { revision, at: row.try_get(1)?, entry: row.try_get(2)?, content: row.try_get(3)?, chain: row.try_get(4)? })
+    let (revision, content, chain) = (from_sql(row.try_get(0)?), row.try_get(3)?, row.try_get(4)?);
+    Ok(Line { revision, at: row.try_get(1)?, entry: row.try_get(2)?, content, chain, list: row.try_get(5)? })
 }
 
 /// One whose secret is none was written by somebody else.

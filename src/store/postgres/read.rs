@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, RowStream};
 
 use super::link::{LONG_PATIENCE, Lease, PATIENCE, within};
-use super::schema::can_read;
+use super::schema::{WITH_PRIVATE, can_read};
 use super::trouble::Trouble;
 use crate::auth::digest::PepperCheck;
 use crate::store::record::{Kind, Record, RecordId};
@@ -44,6 +44,17 @@ const EVERYTHING: &str = "
     from keyward.meta m
     left join keyward.record r on r.body is not null
     order by array_position($1, r.kind::text)";
+
+/// All there is, of every kind, and what was deleted. Older tables have no private kinds.
+const ROWS: &str = "
+    select m.rev, m.chain, m.format, m.pepper_check, true, r.kind, r.id, r.rev, r.body::text
+    from keyward.meta m
+    left join (
+        select kind, id, rev, body from keyward.record union all select kind, id, rev, body from keyward.private
+    ) r on true";
+const AND_PRIVATE: &str = " union all select kind, id, rev, body from keyward.private";
+
+const HEAD: &str = "select rev, chain, format, pepper_check, true from keyward.meta";
 
 const ONE: &str = "
     select m.rev, m.chain, m.format, m.pepper_check, true, r.kind, r.id, r.rev, r.body::text
@@ -105,6 +116,15 @@ impl Answer {
         Ok(Self { revision: head.revision, full: true, first, rest, lease })
     }
 
+    /// Asks for all rows.
+    pub(super) async fn rows(lease: Lease, check: PepperCheck) -> Result<Self, Trouble> {
+        let format = head(&lease, check).await?.format;
+        let sql = if format < WITH_PRIVATE { ROWS.replace(AND_PRIVATE, "") } else { ROWS.to_owned() };
+        let begun = within(LONG_PATIENCE, "reading everything", begin(&lease, &sql, &[], check)).await;
+        let (head, first, rest) = begun.inspect_err(|trouble| lease.give_up(trouble))?;
+        Ok(Self { revision: head.revision, full: true, first, rest, lease })
+    }
+
     /// Sends the records until there are no more or nobody wants them.
     pub(super) async fn stream(self, sender: mpsc::Sender<Result<Vec<Record>, StoreError>>, store: String) {
         let Self { first, mut rest, lease, .. } = self;
@@ -144,6 +164,12 @@ pub(super) async fn get(
     within(PATIENCE, "reading a record", rest.try_next()).await?;
     lease.give_back();
     Ok((head.revision, found))
+}
+
+/// Where the history stands now.
+pub(super) async fn head(lease: &Lease, check: PepperCheck) -> Result<Head, Trouble> {
+    let row = within(PATIENCE, "reading the head", lease.client().query_typed_opt(HEAD, &[])).await?;
+    Head::of(&row.ok_or_else(Trouble::empty)?, check)
 }
 
 /// Where the history stands.

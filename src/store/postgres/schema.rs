@@ -12,16 +12,22 @@ use super::trouble::{NO_TABLES, Trouble};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
 use crate::store::chain::{self, Link};
+use crate::store::left;
 
 /// The version of the tables. A newer one may hold restrictions that this program would not enforce, so it is refused.
-pub(super) const FORMAT: i32 = 2;
+pub(super) const FORMAT: i32 = 3;
+
+/// Since when there are private kinds, and lists of what each commit left.
+pub(super) const WITH_PRIVATE: i32 = 2;
+pub(super) const WITH_LISTS: i32 = 3;
 
 /// The oldest version whose records are where this program looks for them. So sidecars are replaced first, and then the
 /// tables are brought up: nobody has to stop.
 const OLDEST: i32 = 1;
 
 /// What leads from each format to the next; from none to the first, to begin with.
-const STEPS: [&str; FORMAT as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const STEPS: [&str; FORMAT as usize] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// "Keyward": the advisory lock of those who change the tables.
 const LOCK: i64 = 0x004b_6579_7761_7264;
@@ -141,7 +147,8 @@ async fn make_schema(client: &Client) -> Result<(), Trouble> {
 
 async fn begin_history(client: &Client, check: PepperCheck) -> Result<(), Trouble> {
     let at = Timestamp::from(SystemTime::now()).to_string();
-    let (entry, content) = (r#"{"action":"store.create"}"#, chain::content([]));
+    let (entry, list) = (left::FIRST_ENTRY, left::NOTHING);
+    let content = chain::list(list);
     let head = Link { previous: [0; 32], number: 0, at: &at, entry, content }.head();
     client
         .execute_typed(
@@ -151,12 +158,14 @@ async fn begin_history(client: &Client, check: PepperCheck) -> Result<(), Troubl
         .await?;
     client
         .execute_typed(
-            "insert into keyward.audit (rev, at, entry, content, chain) values (0, $1, $2::text::json, $3, $4)",
+            "insert into keyward.audit (rev, at, entry, content, chain, records)
+             values (0, $1, $2::text::json, $3, $4, $5)",
             &[
                 (&at, Type::TEXT),
                 (&entry, Type::TEXT),
                 (&content.as_slice(), Type::BYTEA),
                 (&head.as_slice(), Type::BYTEA),
+                (&list, Type::TEXT),
             ],
         )
         .await?;

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -17,7 +16,8 @@ use super::schema::can_write;
 use super::trouble::{Refusal, Trouble};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
-use crate::store::chain::{self, Link};
+use crate::store::chain::Link;
+use crate::store::left::{self, Written};
 use crate::store::record::RecordId;
 use crate::store::{Change, Commit, Expect, Revision};
 
@@ -168,22 +168,23 @@ async fn record_history(
     (now, commit): (Timestamp, &Commit),
 ) -> Result<[u8; 32], Trouble> {
     let at = now.to_string();
-    let entry = json!({ "actor": commit.actor, "action": commit.action, "detail": commit.detail }).to_string();
-    let content = chain::content(commit.changes.iter().map(|change| (&change.id, change.body.as_deref())));
+    let Written { entry, list, content } = left::written(commit);
     let chain = Link { previous, number, at: &at, entry: &entry, content }.head();
     let sql = "
         with entry as (
-            insert into keyward.audit (rev, at, entry, content, chain) values ($1, $2, $3::text::json, $4, $5)
+            insert into keyward.audit (rev, at, entry, content, chain, records)
+            values ($1, $2, $3::text::json, $4, $5, $6)
         ), head as (
             update keyward.meta set chain = $5
         )
         select pg_notify('keyward', $1::text)";
-    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
+    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [
         (&to_sql(number), Type::INT8),
         (&at, Type::TEXT),
         (&entry, Type::TEXT),
         (&content.as_slice(), Type::BYTEA),
         (&chain.as_slice(), Type::BYTEA),
+        (&list, Type::TEXT),
     ];
     within(LONG_PATIENCE, "writing the audit entry", client.query_typed(sql, &values)).await?;
     Ok(chain)

@@ -16,6 +16,7 @@ use super::trouble::Trouble;
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
 use crate::store::chain::{self, Link};
+use crate::store::left;
 use crate::store::record::new_id;
 
 /// `record` has no row ids: its rows lie in the order of kind and id, which is the order of a full pull.
@@ -29,7 +30,8 @@ const SCHEMA: &str = "
     ) strict, without rowid;
     create index record_rev on record (rev);
     create table audit (
-        rev integer primary key, at text not null, entry text not null, content blob not null, chain blob not null
+        rev integer primary key, at text not null, entry text not null, content blob not null, chain blob not null,
+        records text
     ) strict;
 ";
 
@@ -56,15 +58,16 @@ fn fill(path: &Path, check: PepperCheck, now: Timestamp) -> Result<(), Trouble> 
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.execute_batch(SCHEMA)?;
 
-    let (at, entry, content) = (now.to_string(), r#"{"action":"store.create"}"#, chain::content([]));
+    let (at, entry, list) = (now.to_string(), left::FIRST_ENTRY, left::NOTHING);
+    let content = chain::list(list);
     let head = Link { previous: [0; 32], number: 0, at: &at, entry, content }.head();
     transaction.execute(
         "insert into meta (one, rev, chain, floor, format, pepper_check) values (1, 0, ?1, 0, ?2, ?3)",
         params![head, FORMAT, check.to_hex()],
     )?;
     transaction.execute(
-        "insert into audit (rev, at, entry, content, chain) values (0, ?1, ?2, ?3, ?4)",
-        params![at, entry, content, head],
+        "insert into audit (rev, at, entry, content, chain, records) values (0, ?1, ?2, ?3, ?4, ?5)",
+        params![at, entry, content, head, list],
     )?;
     transaction.commit()?;
     // Folds the log into the file and removes it.

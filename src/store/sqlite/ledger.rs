@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension, Row};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::SqliteStore;
 use super::beside::Beside;
-use super::read::{Snapshot, from_sql, to_sql};
+use super::read::{Snapshot, from_sql, has_lists, to_sql};
 use super::trouble::Trouble;
+use super::{Answer, BATCHES_AHEAD, Rest, SqliteStore};
 use crate::auth::grant::Timestamp;
-use crate::store::Revision;
-use crate::store::ledger::audit::{Line, Order, Page};
+use crate::store::ledger::audit::{LARGEST_PAGE, Line, Order, Page};
 use crate::store::ledger::nodes::{Node, Report};
 use crate::store::ledger::usage::{Usage, Uses};
 use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::{Records, Revision};
 
 impl Ledger for SqliteStore {
     async fn head(&self) -> Result<Revision, LedgerError> {
@@ -24,6 +25,21 @@ impl Ledger for SqliteStore {
 
     async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
         self.look(move |snapshot| snapshot.lines(page)).await
+    }
+
+    async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
+        let database = Arc::clone(&self.database);
+        let (reply, begun) = oneshot::channel();
+        spawn_blocking(move || match Snapshot::open(&database) {
+            Ok(snapshot) => {
+                let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+                if reply.send(Ok((snapshot.head.revision, Records::from_channel(receiver)))).is_ok() {
+                    Rest { snapshot, answer: Answer::Rows, sender }.stream();
+                }
+            }
+            Err(trouble) => drop(reply.send(Err(database.explain(trouble)))),
+        });
+        Ok(begun.await.unwrap_or_else(|_| Err(self.broken()))?)
     }
 
     async fn age(&self, revision: u64) -> Result<Option<Duration>, LedgerError> {
@@ -89,18 +105,21 @@ impl Snapshot {
     }
 
     fn lines(&self, page: Page) -> Result<Vec<Line>, Trouble> {
-        let (sql, after) = match page.order {
-            Order::OldestFirst => (
-                "select rev, at, entry, content, chain from audit where rev > ?1 order by rev limit ?2",
-                page.after.map_or(-1, to_sql),
-            ),
-            Order::NewestFirst => (
-                "select rev, at, entry, content, chain from audit where rev < ?1 order by rev desc limit ?2",
-                page.after.map_or(i64::MAX, to_sql),
-            ),
+        let (condition, after) = match page.order {
+            Order::OldestFirst => ("rev > ?1 order by rev", page.after.map_or(-1, to_sql)),
+            Order::NewestFirst => ("rev < ?1 order by rev desc", page.after.map_or(i64::MAX, to_sql)),
         };
-        let mut statement = self.connection().prepare_cached(sql)?;
-        let lines = statement.query_map([after, page.limit.into()], line)?.collect::<rusqlite::Result<_>>()?;
+        let list = if page.lists && has_lists(self.connection())? { "records" } else { "null" };
+        let sql = format!("select rev, at, entry, content, chain, {list} from audit where {condition} limit ?2");
+        let mut statement = self.connection().prepare_cached(&sql)?;
+        let (mut lines, mut size) = (Vec::new(), 0);
+        let mut found = statement.query_map([after, page.limit.into()], line)?;
+        while size < LARGEST_PAGE
+            && let Some(line) = found.next().transpose()?
+        {
+            size += line.list.as_ref().map_or(0, String::len);
+            lines.push(line);
+        }
         self.still()?;
         Ok(lines)
     }
@@ -108,5 +127,12 @@ impl Snapshot {
 
 fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
     let revision = from_sql(row.get(0)?);
-    Ok(Line { revision, at: row.get(1)?, entry: row.get(2)?, content: row.get(3)?, chain: row.get(4)? })
+    Ok(Line {
+        revision,
+        at: row.get(1)?,
+        entry: row.get(2)?,
+        content: row.get(3)?,
+        chain: row.get(4)?,
+        list: row.get(5)?,
+    })
 }

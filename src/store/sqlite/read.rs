@@ -31,6 +31,8 @@ pub(super) enum Answer {
     Since(u64),
     /// All that lives.
     Everything,
+    /// All there is, of every kind, and what was deleted.
+    Rows,
 }
 
 /// The store at one revision.
@@ -83,15 +85,17 @@ impl Snapshot {
             Answer::Nothing => return Ok(()),
             // Without the hint the planner may walk all records of the kind.
             Answer::Since(since) => {
-                ("select id, rev, body from record indexed by record_rev where kind = ?1 and rev > ?2", since)
+                ("select id, rev, body from record indexed by record_rev where kind = ?1 and rev > ?2", to_sql(since))
             }
             Answer::Everything => {
                 ("select id, rev, body from record where kind = ?1 and rev > ?2 and body is not null order by id", 0)
             }
+            Answer::Rows => ("select id, rev, body from record where kind = ?1 and rev >= ?2 order by id", i64::MIN),
         };
         let mut statement = self.lease.connection().prepare_cached(sql)?;
-        for kind in Kind::REPLICATED {
-            let mut rows = statement.query(params![kind.label(), to_sql(since)])?;
+        let kinds: &[Kind] = if answer == Answer::Rows { &Kind::ALL } else { &Kind::REPLICATED };
+        for &kind in kinds {
+            let mut rows = statement.query(params![kind.label(), since])?;
             loop {
                 let batch = next_batch(kind, &mut rows)?;
                 let last = batch.len() < BATCH;
@@ -125,6 +129,11 @@ impl Snapshot {
     pub(super) fn explain(&self, trouble: Trouble) -> StoreError {
         self.lease.database().explain(trouble)
     }
+}
+
+/// Whether the audit keeps what each commit left. Programs of before did not, and may write beside this one.
+pub(super) fn has_lists(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.column_exists(None::<&str>, "audit", "records")
 }
 
 /// Reads where the history stands, inside the transaction that is open.

@@ -313,7 +313,7 @@ async fn the_audit_attests_the_history() {
     let (entry, chain): (String, [u8; 32]) = raw
         .query_row("select entry, chain from audit where rev = 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
-    assert_eq!(entry, r#"{"action":"test.commit","actor":"tests","detail":null}"#);
+    assert_eq!(entry, r#"{"action":"test.commit","actor":"tests","detail":null,"records":2}"#);
     assert!(chain == head.chain);
     let broken: i64 = raw
         .query_row("select count(*) from meta join audit using (rev) where meta.chain is not audit.chain", [], |row| {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
-use serde_json::json;
 
 use super::database::Database;
-use super::read::{head, to_sql};
+use super::read::{has_lists, head, to_sql};
 use super::trouble::Refusal;
 use crate::auth::grant::Timestamp;
-use crate::store::chain::{self, Link};
+use crate::store::chain::Link;
+use crate::store::left::{self, Written};
 use crate::store::{Change, Commit, CommitError, Expect, Revision};
 
 /// Makes a commit, or changes nothing.
@@ -83,12 +83,14 @@ impl<'c> Upserts<'c> {
 fn record_history(connection: &Connection, before: Revision, commit: &Commit) -> Result<[u8; 32], Refusal> {
     let number = before.number + 1;
     let at = Timestamp::from(SystemTime::now()).to_string();
-    let entry = json!({ "actor": commit.actor, "action": commit.action, "detail": commit.detail }).to_string();
-    let content = chain::content(commit.changes.iter().map(|change| (&change.id, change.body.as_deref())));
+    let Written { entry, list, content } = left::written(commit);
     let chain = Link { previous: before.chain, number, at: &at, entry: &entry, content }.head();
+    if !has_lists(connection)? {
+        connection.execute_batch("alter table audit add column records text")?;
+    }
     connection
-        .prepare_cached("insert into audit (rev, at, entry, content, chain) values (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![to_sql(number), at, entry, content, chain])?;
+        .prepare_cached("insert into audit (rev, at, entry, content, chain, records) values (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![to_sql(number), at, entry, content, chain, list])?;
     connection.prepare_cached("update meta set rev = ?1, chain = ?2")?.execute(params![to_sql(number), chain])?;
     Ok(chain)
 }

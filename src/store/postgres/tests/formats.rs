@@ -6,7 +6,10 @@ use super::*;
 async fn of_the_format_before() -> Place {
     let place = Place::new();
     place.other.commit(commit_of(&[key("k1", "CI"), secret(1, "k1")])).await.unwrap();
-    place.database.sql("drop table keyward.private, keyward.usage, keyward.node; update keyward.meta set format = 1");
+    place.database.sql(
+        "drop table keyward.private, keyward.usage, keyward.node; alter table keyward.audit drop column records;
+         update keyward.meta set format = 1",
+    );
     place
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::*;
 use crate::store::ledger::audit::Order;
 use crate::store::ledger::testing::{
-    assert_is_read, assert_nodes_are_known, assert_touched_lines_are_found, assert_usage_adds_up, entries,
+    assert_is_read, assert_many_records_are_compared, assert_nodes_are_known, assert_touched_lines_are_found,
+    assert_touched_records_are_found, assert_usage_adds_up, entries,
 };
 use crate::store::ledger::verify::verify;
 
@@ -30,8 +31,25 @@ async fn a_line_that_was_touched_behind_our_back_is_found() {
         store
     };
     let edit = |sql: &str| drop(place.borrow().as_ref().unwrap().database.sql(sql));
-    let number = |sql: &str| sql.replace("{audit}", "keyward.audit").replace("{meta}", "keyward.meta");
-    assert_touched_lines_are_found(new, edit, number).await;
+    assert_touched_lines_are_found(new, edit, tables).await;
+    assert_touched_records_are_found(new, edit, tables).await;
+}
+
+/// As somebody writes it to whom the tables belong, and whom no trigger holds up.
+fn tables(sql: &str) -> String {
+    let named = ["audit", "meta", "record", "private"]
+        .iter()
+        .fold(sql.to_owned(), |sql, table| sql.replace(&format!("{{{table}}}"), &format!("keyward.{table}")));
+    format!("update keyward.meta set rev = rev; {named}")
+}
+
+#[tokio::test]
+async fn records_are_compared_however_many_there_are() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    assert_many_records_are_compared(&place.open(), |sql| drop(place.database.sql(&tables(sql)))).await;
 }
 
 /// A database that the first version has made and filled.
@@ -52,7 +70,8 @@ async fn tables_of_an_older_version_are_followed_and_brought_up_by_who_owns_them
     let before = everything(&store).await;
     assert_eq!(before.len(), 5);
     let since = store.pull(None).await.unwrap().revision;
-    assert_eq!(verify(&store, Some(since)).await.unwrap().breaks, []);
+    let verdict = verify(&store, Some(since)).await.unwrap();
+    assert_eq!((verdict.breaks, verdict.records, verdict.unvouched), (vec![], 5, 5));
     let refused = store.commit(commit_of(&[key("k3", "CI")])).await.unwrap_err().to_string();
     assert!(refused.contains("format 1") && refused.contains("brings it up"), "{refused}");
     assert_eq!(
@@ -61,7 +80,7 @@ async fn tables_of_an_older_version_are_followed_and_brought_up_by_who_owns_them
     );
 
     assert!(!store.prepare().await.unwrap(), "they were there");
-    assert_eq!(place.database.sql("select format, rev from keyward.meta"), "2|4");
+    assert_eq!(place.database.sql("select format, rev from keyward.meta"), "3|4");
     assert_eq!(
         place.database.sql("select (select count(*) from keyward.usage), (select count(*) from keyward.node)"),
         "0|0"
@@ -71,7 +90,8 @@ async fn tables_of_an_older_version_are_followed_and_brought_up_by_who_owns_them
     assert!(everything(&store).await == before);
     assert_eq!(store.commit(commit_of(&[key("k3", "CI")])).await.unwrap().number, 5);
     assert_eq!(records(pull(&store, Some(since), false).await.unwrap()).await.unwrap().len(), 1);
-    assert_eq!(verify(&store, Some(since)).await.unwrap().breaks, []);
+    let verdict = verify(&store, Some(since)).await.unwrap();
+    assert_eq!((verdict.breaks, verdict.records, verdict.unvouched), (vec![], 6, 5));
     let actions: Vec<_> = entries(&store, Order::NewestFirst, None, 9).await.into_iter().map(|e| e.action).collect();
     assert_eq!(actions, ["test.commit", "key.revoke", "key.update", "key.create", "key.create", "store.create"]);
 }
@@ -87,7 +107,7 @@ async fn of_many_who_bring_the_tables_up_at_once_one_does() {
     for brought in brought {
         assert!(!brought.await.unwrap().unwrap());
     }
-    assert_eq!(database.sql("select format, rev from keyward.meta"), "2|4");
+    assert_eq!(database.sql("select format, rev from keyward.meta"), "3|4");
 }
 
 #[tokio::test]

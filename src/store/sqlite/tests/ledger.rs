@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::store::chain::{self, Link};
 use crate::store::ledger::Ledger;
 use crate::store::ledger::testing::{
-    assert_is_read, assert_nodes_are_known, assert_touched_lines_are_found, assert_usage_adds_up,
+    assert_is_read, assert_many_records_are_compared, assert_nodes_are_known, assert_touched_lines_are_found,
+    assert_touched_records_are_found, assert_usage_adds_up,
 };
+use crate::store::ledger::verify::verify;
 
 #[tokio::test]
 async fn the_audit_is_read_from_both_ends() {
@@ -28,8 +31,48 @@ async fn a_line_that_was_touched_behind_our_back_is_found() {
         // A log that does not continue the history would be refused as that of another file.
         raw.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
     };
-    let number = |sql: &str| sql.replace("{audit}", "audit").replace("{meta}", "meta");
-    assert_touched_lines_are_found(new, edit, number).await;
+    assert_touched_lines_are_found(new, edit, tables).await;
+    assert_touched_records_are_found(new, edit, tables).await;
+}
+
+fn tables(sql: &str) -> String {
+    ["audit", "meta", "record"]
+        .iter()
+        .fold(sql.replace("{private}", "record"), |sql, table| sql.replace(&format!("{{{table}}}"), table))
+}
+
+#[tokio::test]
+async fn records_are_compared_however_many_there_are() {
+    let place = Place::new();
+    let edit = |sql: &str| Connection::open(place.path()).unwrap().execute_batch(&tables(sql)).unwrap();
+    assert_many_records_are_compared(&place.open(), edit).await;
+}
+
+/// A program of before kept no lists. What it has left is not vouched for, until it is touched again.
+#[tokio::test]
+async fn lines_of_older_versions_say_nothing_of_records() {
+    let place = Place::new();
+    let raw = Connection::open(place.path()).unwrap();
+    let (entry, content, body) = ("{\"action\":\"x\"}", chain::content([]), "{\"name\":\"x\"}");
+    let mut previous = [0; 32];
+    raw.execute_batch("alter table audit drop column records; delete from audit").unwrap();
+    for number in 0..3_i64 {
+        previous = Link { previous, number: number.unsigned_abs(), at: "now", entry, content }.head();
+        let sql = "insert into audit (rev, at, entry, content, chain) values (?1, 'now', ?2, ?3, ?4)";
+        raw.execute(sql, rusqlite::params![number, entry, content, previous]).unwrap();
+        let sql = "insert into record (kind, id, rev, body) values ('key', 'k' || ?1, ?1, ?2)";
+        raw.execute(sql, rusqlite::params![number, body]).unwrap();
+    }
+    raw.execute("update meta set rev = 2, chain = ?1", [previous]).unwrap();
+    raw.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+    let store = place.open();
+    let seen = async || {
+        let verdict = verify(&store, None).await.unwrap();
+        (verdict.breaks, verdict.records, verdict.unvouched)
+    };
+    assert_eq!(seen().await, (vec![], 3, 3));
+    store.commit(commit_of(&[key("k1", "anew")])).await.unwrap();
+    assert_eq!(seen().await, (vec![], 3, 2));
 }
 
 #[tokio::test]
