@@ -231,6 +231,7 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
     let response_timeout = above_zero("response", &raw.timeouts.response);
     let tunnel_timeout = above_zero("tunnel", &raw.timeouts.tunnel);
     let upstream_idle_timeout = report.take(&at.key("upstream_idle"), values::time(&raw.timeouts.upstream_idle));
+    let response_idle_timeout = report.take(&at.key("response_idle"), values::time(&raw.timeouts.response_idle));
     let request_timeout = report.take(&at.key("request"), values::time(&raw.timeouts.request));
     let drain_timeout = report.take(&at.key("drain"), values::time(&raw.timeouts.drain));
     let drain_delay = report.take(&at.key("drain_delay"), values::time(&raw.timeouts.drain_delay));
@@ -242,6 +243,7 @@ fn limits(raw: &raw::Proxy, at: &OptionPath, report: &mut Report) -> Option<Limi
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
+        response_idle_timeout: response_idle_timeout?,
         tunnel_timeout: tunnel_timeout?,
         upstream_idle_timeout: upstream_idle_timeout?,
         drain_timeout: drain_timeout?,

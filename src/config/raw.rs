@@ -263,6 +263,8 @@ pub(crate) struct Timeouts {
     pub(crate) connect: Time,
     /// For the head of the upstream's answer.
     pub(crate) response: Time,
+    /// For the upstream to go on with an answer that has begun, which is then cut off. `0s` is as long as it takes.
+    pub(crate) response_idle: Time,
     /// For a WebSocket in which no byte passes.
     pub(crate) tunnel: Time,
     /// How long an unused connection to the upstream is kept. It should be shorter than the upstream keeps it.
@@ -283,6 +285,7 @@ impl Default for Timeouts {
             idle: Time::new("75s"),
             connect: Time::new("2s"),
             response: Time::new("60s"),
+            response_idle: Time::new("0s"),
             tunnel: Time::new("1h"),
             upstream_idle: Time::new("4s"),
             drain_delay: Time::new("0s"),

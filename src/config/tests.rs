@@ -71,6 +71,7 @@ fn what_is_left_out_is_as_the_example_says() {
             idle_timeout: seconds(75),
             connect_timeout: seconds(2),
             response_timeout: seconds(60),
+            response_idle_timeout: seconds(0),
             tunnel_timeout: seconds(3600),
             upstream_idle_timeout: seconds(4),
             drain_timeout: seconds(25),

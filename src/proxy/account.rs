@@ -170,6 +170,7 @@ impl Account {
             self.outcome = Outcome::Failure(match late {
                 Some(Late::Body) => Failure::ClientTimeout,
                 Some(Late::Request) => Failure::RequestTimeout,
+                Some(Late::Answer) => Failure::Timeout,
                 None => Failure::Stopping,
             });
         }

@@ -113,8 +113,11 @@ impl Body for ReplyBody {
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         // Until it is asked for more, the client is reading; and from then on it is the upstream that takes its time.
-        if let Some(account) = &this.account {
-            account.watch().enter(if frame.is_pending() { Doing::Work } else { Doing::Body });
+        match &this.account {
+            Some(account) if frame.is_ready() => account.watch().enter(Doing::Body),
+            // It takes no less time for having been asked again.
+            Some(account) if !account.watch().is(Doing::Pause) => account.watch().enter(Doing::Pause),
+            Some(_) | None => {}
         }
         frame
     }

@@ -120,6 +120,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// For the head of the upstream's answer.
     pub response_timeout: Duration,
+    /// For the upstream to go on with an answer that has begun; zero is as long as it takes.
+    pub response_idle_timeout: Duration,
     /// For a tunnel in which no byte passes.
     pub tunnel_timeout: Duration,
     /// How long an unused connection to the upstream is kept. Shorter than the upstream keeps it, so that it is we who
@@ -150,8 +152,9 @@ impl Limits {
     }
 
     pub(super) fn of_clients(&self) -> WaitLimits {
-        let request = if self.request_timeout.is_zero() { Duration::MAX } else { self.request_timeout };
-        let (idle, head) = (self.idle_timeout, self.head_timeout);
-        WaitLimits { idle, head, handshake: self.handshake_timeout, body: self.body_timeout, request }
+        let unless_zero = |limit: Duration| if limit.is_zero() { Duration::MAX } else { limit };
+        let (idle, head, handshake) = (self.idle_timeout, self.head_timeout, self.handshake_timeout);
+        let (pause, request) = (unless_zero(self.response_idle_timeout), unless_zero(self.request_timeout));
+        WaitLimits { idle, head, handshake, body: self.body_timeout, pause, request }
     }
 }

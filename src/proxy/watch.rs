@@ -42,11 +42,14 @@ pub(super) enum Doing {
     Body = 5,
     /// A request has come, and its answer has not begun.
     Asked = 6,
+    /// It waits for the upstream in the middle of an answer.
+    Pause = 7,
 }
 
 impl Doing {
     /// All of them, in order of their numbers.
-    const ALL: [Self; 7] = [Self::Idle, Self::Head, Self::Work, Self::Handshake, Self::Gone, Self::Body, Self::Asked];
+    const ALL: [Self; 8] =
+        [Self::Idle, Self::Head, Self::Work, Self::Handshake, Self::Gone, Self::Body, Self::Asked, Self::Pause];
 
     /// Reads a note.
     fn of(note: u64) -> Option<Self> {
@@ -72,6 +75,7 @@ pub(super) struct WaitLimits {
     pub(super) head: Duration,
     pub(super) handshake: Duration,
     pub(super) body: Duration,
+    pub(super) pause: Duration,
     /// For a request as a whole, whatever it waits for.
     pub(super) request: Duration,
 }
@@ -83,6 +87,7 @@ impl WaitLimits {
         head: Duration::MAX,
         handshake: Duration::MAX,
         body: Duration::MAX,
+        pause: Duration::MAX,
         request: Duration::MAX,
     };
 }
@@ -94,6 +99,8 @@ pub(super) enum Late {
     Body = 1,
     /// The request as a whole.
     Request = 2,
+    /// The upstream, to go on with its answer.
+    Answer = 3,
 }
 
 /// What is to be done about a connection that has done what it does for too long.
@@ -178,7 +185,7 @@ impl Watch {
     /// What was late when it was cut off in the middle of a request.
     pub(super) fn late(&self) -> Option<Late> {
         let late = self.late.load(Relaxed);
-        [Late::Body, Late::Request].into_iter().find(|what| *what as u8 == late)
+        [Late::Body, Late::Request, Late::Answer].into_iter().find(|what| *what as u8 == late)
     }
 
     /// Waits for something as long as the request in progress has time; afterwards there is nothing.
@@ -245,7 +252,7 @@ impl Watch {
 
     /// Whether a request is in progress.
     fn is_busy(&self) -> bool {
-        self.is(Doing::Asked) || self.is(Doing::Work) || self.is(Doing::Body)
+        [Doing::Asked, Doing::Work, Doing::Body, Doing::Pause].into_iter().any(|doing| self.is(doing))
     }
 
     fn send(&self, signal: Signal) {
@@ -317,12 +324,13 @@ impl Watch {
             Doing::Handshake => close.filter(|_| waits(limits.handshake)),
             Doing::Gone => None,
             Doing::Body if waits(limits.body) => Some(Due::Cut(Late::Body)),
+            Doing::Pause if waits(limits.pause) => Some(Due::Cut(Late::Answer)),
             // The client may still read that it is late, as it may any answer.
             Doing::Body if began & OVER != 0 => None,
-            Doing::Work | Doing::Body | Doing::Asked if has_time() => None,
+            Doing::Work | Doing::Body | Doing::Asked | Doing::Pause if has_time() => None,
             // It was asked to answer a sweep ago, and cannot, since the client does not read what comes before.
             Doing::Asked if began & OVER == 0 => Some(Due::Answer),
-            Doing::Work | Doing::Body | Doing::Asked => Some(Due::Cut(Late::Request)),
+            Doing::Work | Doing::Body | Doing::Asked | Doing::Pause => Some(Due::Cut(Late::Request)),
         }
     }
 

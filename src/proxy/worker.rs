@@ -17,7 +17,7 @@ use super::upstream::Upstream;
 use super::watch::{Late, Signal, Sweeper};
 use super::{Live, Shared};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Failure, Metrics};
 
 /// How long idle connections are kept when draining: a client may be sending its next request at this very moment, and
 /// gets an answer that closes the connection. Closing at once would lose that request.
@@ -128,7 +128,13 @@ pub(super) async fn run(
             current.upstream.prune();
             judged.sweep(&sweeping.sweeper, &current.shared);
         };
-        let late = |late| sweeping.current().shared.metrics.proxy.client_late(late == Late::Request);
+        let late = |late| {
+            let metrics = &sweeping.current().shared.metrics.proxy;
+            match late {
+                Late::Body | Late::Request => metrics.client_late(late == Late::Request),
+                Late::Answer => metrics.upstream_error(Failure::Timeout),
+            }
+        };
         sweeping.sweeper.run(each_time, late).await;
     });
     // The acceptor drops its end when it stops: what it still has handed over comes first.

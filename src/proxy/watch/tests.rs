@@ -19,11 +19,13 @@ async fn ends_what_has_waited_too_long_and_nothing_else() {
     let (short, long, wait) = (Duration::from_millis(100), Duration::from_secs(60), Duration::from_millis(900));
     let none = WaitLimits::NONE;
     assert!(!outlives(Doing::Idle, WaitLimits { idle: short, ..none }, wait).await);
-    let all_but = |idle, body, request| WaitLimits { idle, head: short, handshake: short, body, request };
+    let all_but = |idle, body, request| WaitLimits { idle, body, pause: short, request, head: short, handshake: short };
     assert!(outlives(Doing::Idle, all_but(long, short, short), wait).await);
     assert!(!outlives(Doing::Head, WaitLimits { head: short, ..none }, wait).await);
     assert!(!outlives(Doing::Handshake, WaitLimits { handshake: short, ..none }, wait).await);
     assert!(!outlives(Doing::Body, WaitLimits { body: short, ..none }, wait).await);
+    assert!(!outlives(Doing::Pause, WaitLimits { pause: short, ..none }, wait).await);
+    assert!(!outlives(Doing::Pause, WaitLimits { request: short, ..none }, wait).await);
     assert!(!outlives(Doing::Body, WaitLimits { request: short, ..none }, wait).await);
     assert!(!outlives(Doing::Work, WaitLimits { request: short, ..none }, wait).await);
     assert!(!outlives(Doing::Asked, WaitLimits { request: short, ..none }, wait).await);
