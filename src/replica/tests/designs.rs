@@ -123,3 +123,41 @@ fn failure_19_without_a_check_another_pepper_knows_nobody() {
     let (replica, _writer) = Replica::new(Duration::from_secs(60));
     assert_eq!(replica.view(Instant::now()).grant(&secret_of(2)), Err(Unavailable::NotLoaded));
 }
+
+/// Failure 17. Two designs that a frozen store deceives. One takes what cannot be read for a store without keys: everybody hears
+/// that their key is wrong. The other counts from the last news, not from the last time that somebody looked: where nothing
+/// changes, all is well for ever, or nothing is.
+#[test]
+fn failure_17_what_cannot_be_read_is_not_empty_and_silence_is_not_freshness() {
+    let later = Instant::now() + Duration::from_secs(61);
+    let known = || loaded([key("a", facts("A")), secret(1, "a")]);
+    let (replica, mut writer) = known();
+    writer.replace(Draft::new(None));
+    assert_eq!(replica.view(later - Duration::from_secs(30)).grant(&digest(1)), Ok(None), "that is 401");
+    // A store that is quiet, and read every second; and one that is frozen after its last news. By news alone they are the same.
+    let last_news = Instant::now();
+    let is_fresh = |now: Instant| now.duration_since(last_news) < Duration::from_secs(60);
+    assert!(!is_fresh(later), "and the quiet one would be refused");
+    // The same, as it is: what was known is known until it is too old, and then nothing is. That is 503.
+    let (replica, mut writer) = known();
+    let opens = |at| replica.view(at).grant(&digest(1)).map(|grant| grant.is_some());
+    assert_eq!((opens(later - Duration::from_secs(30)), opens(later)), (Ok(true), Err(Unavailable::Expired)));
+    writer.prove(later - Duration::from_secs(1));
+    assert_eq!(opens(later), Ok(true), "whoever has looked knows that nothing is new");
+}
+
+/// Failure 18. What a snapshot knows is believed from when it is read, and not from when it was true: with each start a key that
+/// was revoked long ago has another hour.
+#[test]
+fn failure_18_who_believes_a_snapshot_from_when_it_is_read_never_ages() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    for (ages, usable) in [(false, true), (true, false)] {
+        let (replica, mut writer) = Replica::new(Duration::from_secs(60));
+        writer.apply([key("a", facts("A")), secret(1, "a")]);
+        match ages {
+            true => writer.prove_aged(day),
+            false => writer.prove(Instant::now()),
+        }
+        assert_eq!(replica.view(Instant::now()).grant(&digest(1)).is_ok(), usable, "its age counts: {ages}");
+    }
+}

@@ -137,6 +137,32 @@ async fn failure_10_every_swap_of_a_mount_is_heard() {
     }
 }
 
+/// Failure 10, as the design has it that was not taken: the file is watched and not the folder that it is in. It is watched where
+/// it was, and there nothing happens any more after the first swap.
+#[tokio::test]
+async fn failure_10_who_watches_the_file_hears_of_the_first_swap_alone() {
+    use notify::{EventKind, RecursiveMode, Watcher};
+    let mut place = Place::mounted();
+    let (count, heard) = tokio::sync::watch::channel(0_usize);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
+            count.send_modify(|count| *count += 1);
+        }
+    })
+    .unwrap();
+    for name in ["a.json", "b.yaml"] {
+        watcher.watch(&place.path().join(name), RecursiveMode::NonRecursive).unwrap();
+    }
+    let mut swaps = Vec::new();
+    for name in ["one", "two", "three"] {
+        let before = *heard.borrow();
+        place.apply(&[key("k1", name), key("k9", name)]).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        swaps.push(*heard.borrow() > before);
+    }
+    assert_eq!(swaps, [true, false, false]);
+}
+
 /// Failure 11. To a store that takes what cannot be read for no keys, all of them would be gone.
 #[tokio::test]
 async fn failure_11_whatever_happens_to_a_file_is_an_error_until_it_is_good_again() {

@@ -100,6 +100,24 @@ async fn until(what: &str, database: &Database, sql: &str) {
     }
 }
 
+/// Keeps what is in the tables beside them.
+fn back_up(database: &Database) {
+    database.sql(
+        "create table backup_meta as table keyward.meta; create table backup_record as table keyward.record;
+         create table backup_audit as table keyward.audit",
+    );
+}
+
+/// Puts back what was kept, as somebody does who restores a backup.
+fn restore(database: &Database) {
+    database.sql(
+        "set session_replication_role = replica;
+         delete from keyward.meta; insert into keyward.meta table backup_meta;
+         delete from keyward.record; insert into keyward.record table backup_record;
+         delete from keyward.audit; insert into keyward.audit table backup_audit",
+    );
+}
+
 #[tokio::test]
 async fn it_obeys_the_laws() {
     if !server::is_lacking() {

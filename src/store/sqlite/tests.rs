@@ -1,5 +1,6 @@
 //! The embedded store against the laws, and against other processes.
 
+mod designs;
 mod files;
 mod ledger;
 

@@ -90,20 +90,12 @@ async fn failure_6_a_restored_backup_is_read_in_full_even_at_the_same_number() {
     let place = Place::new();
     let (store, mut replica) = (place.open(), Model::new());
     place.other.commit(commit_of(&[key("k1", "one"), key("k2", "two"), secret(1, "k1")])).await.unwrap();
-    place.database.sql(
-        "create table backup_meta as table keyward.meta; create table backup_record as table keyward.record;
-         create table backup_audit as table keyward.audit",
-    );
+    back_up(&place.database);
     place.other.commit(commit_of(&[(RecordId::key("k1"), None)])).await.unwrap();
     listening(&store).await;
     let since = follow(&store, &mut replica, None).await.unwrap();
     assert_eq!((since.number, names(&replica)), (2, vec!["k2", secret(1, "").0.id.as_ref()]));
-    place.database.sql(
-        "set session_replication_role = replica;
-         delete from keyward.meta; insert into keyward.meta table backup_meta;
-         delete from keyward.record; insert into keyward.record table backup_record;
-         delete from keyward.audit; insert into keyward.audit table backup_audit",
-    );
+    restore(&place.database);
     // Behind, at the same number, and beyond it.
     let full = pull(&store, Some(since), true).await.unwrap();
     assert_eq!(full.revision.number, 1);

@@ -314,3 +314,34 @@ async fn a_commit_whose_standby_has_not_confirmed_it_is_not_acknowledged() {
     }
     standby("");
 }
+
+/// What moves a connection on is where the store was made. Whoever asks over one first, and then has something else to do, does
+/// not hold up who asks over it next, and does not take it along when they end.
+#[test]
+fn connections_stay_with_the_store_whoever_asks_over_them() {
+    if server::is_lacking() {
+        return;
+    }
+    let place = Place::new();
+    let home = runtime();
+    let (at_home, store) = (home.handle().clone(), home.block_on(async { place.open() }));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let home = thread::spawn(move || home.block_on(async { drop(ended.await) }));
+    let looks = async || store.get(&RecordId::key("none")).await.unwrap().0.number;
+    let connections = || {
+        place.database.sql(
+            "select string_agg(pid::text, ' ') from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+    };
+    let guest = runtime();
+    guest.block_on(looks());
+    let first = connections();
+    // The guest stands still.
+    at_home.block_on(async { timeout(Duration::from_secs(2), looks()).await }).expect("nobody waits for the guest");
+    drop(guest);
+    at_home.block_on(looks());
+    assert_eq!(connections(), first, "it is the same connection all the time");
+    end.send(()).unwrap();
+    home.join().unwrap();
+}
