@@ -191,7 +191,8 @@ impl<S: Store> Session<S> {
         let mut changes: Vec<Change> = scopes.iter().map(|scope| self.new_scope(scope)).collect();
         let (id, expect) = (RecordId::key(&before.id), Expect::At(before.revision));
         changes.push(Change { id, expect, body: Some(to_json(body)) });
-        if before.body.recoverable && !body.recoverable {
+        // What can never be used again is kept for nobody to look up.
+        if before.body.recoverable && (!body.recoverable || body.state == State::Revoked) {
             let id = RecordId::new(Kind::Sealed, &before.id);
             changes.push(Change { id, expect: Expect::Any, body: None });
         }

@@ -117,3 +117,6 @@ impl<S: Store> Session<S> {
         Ok(family.into_keys().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;
