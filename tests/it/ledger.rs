@@ -212,6 +212,39 @@ fn a_sidecar_that_may_not_say_how_far_it_is_is_not_ready() {
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
+/// One that has said how far it is, and may not any more, lets in whom it let in; but once whoever waits takes it for one that
+/// has ended, nobody shall send requests to it.
+#[test]
+fn a_sidecar_that_may_no_longer_say_how_far_it_is_is_not_ready_once_nobody_waits_for_it() {
+    if postgres::is_lacking() {
+        return;
+    }
+    let (database, upstream) = (Database::new(), Upstream::start());
+    let writer = writer(&database, &upstream);
+    let key = writer.create_key(&[]);
+    let url = database.url(&format!("{}_reader", database.name), "");
+    let config = format!("store: {url:?}\nsync: {{ node: one, poll: 200ms, max_staleness: 4s }}");
+    let keyward = Site::new(upstream.address(), &config).serve();
+    until("the key is known", || keyward.status_with(&key) == 200);
+    let ready = || keyward.ops_page("/readyz?verbose");
+    for _ in 0..2 {
+        assert_eq!(ready().status, 200);
+        database.sql("revoke all on keyward.node from keyward_reader");
+        until("it is not ready any more", || ready().status == 503);
+        assert!(ready().text().contains("[-]node the store does not take down"), "{}", ready().text());
+        // It has not gone: it follows, and what is revoked is refused.
+        let other = writer.create_key(&[]);
+        until("the other key is known", || keyward.status_with(&other) == 200);
+        assert_eq!(keyward.status_with(&key), 200);
+        let (code, answer, said) = ran(&writer, &["key", "revoke", &other.id, "--wait", "--timeout", "100ms"]);
+        assert!(code == 1 && answer["wait"]["applied"] == 0, "{answer} {said}");
+        until("it is refused", || keyward.status_with(&other) == 401);
+        database.run(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/postgres/roles.sql"));
+        until("it is ready once it may say so again", || ready().status == 200);
+    }
+    keyward.wait_for_line("cannot say how far this node is; nobody can wait for it");
+}
+
 /// The library that makes clocks wrong, where it is installed.
 fn faketime() -> Option<String> {
     let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];

@@ -1,6 +1,8 @@
 //! Keys in PostgreSQL: commands and sidecars as people run them, each with the rights of its role, and what a sidecar does
 //! when the server is away, frozen, or not set up yet.
 
+mod elsewhere;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

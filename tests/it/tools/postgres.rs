@@ -194,6 +194,24 @@ impl Database {
         checked(sql, &self.psql("kw").args(["-c", sql]).output().unwrap())
     }
 
+    /// Has each of two databases called what the other was; whoever is connected is thrown out.
+    pub(crate) fn swap_names(&mut self, other: &mut Self) {
+        let server = Self { folder: self.folder.clone(), port: self.port, name: "postgres".to_owned() };
+        let (a, b) = (self.name.clone(), other.name.clone());
+        for name in [&a, &b] {
+            server.sql(&format!("alter database {name} allow_connections false"));
+            server
+                .sql(&format!("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"));
+        }
+        for (from, to) in [(&a, &format!("{a}_aside")), (&b, &a), (&format!("{a}_aside"), &b)] {
+            server.sql(&format!("alter database {from} rename to {to}"));
+        }
+        for name in [&a, &b] {
+            server.sql(&format!("alter database {name} allow_connections true"));
+        }
+        std::mem::swap(&mut self.name, &mut other.name);
+    }
+
     /// Runs a file of SQL as the superuser.
     #[track_caller]
     pub(crate) fn run(&self, file: &Path) {
