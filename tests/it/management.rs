@@ -1,18 +1,22 @@
 //! The management API: keys as Vidbeo's documents have them, field for field, and what is ours around that.
 
 mod by_command;
+mod changes;
 mod document;
 mod import;
 mod keys;
 mod ledger;
+mod levels;
 mod matrix;
 mod mount;
+mod operations;
 mod people;
 mod reach;
 mod seed;
 mod sign_in;
 mod stalls;
 mod tenants;
+mod walk;
 
 use serde_json::{Value, json};
 

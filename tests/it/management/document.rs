@@ -1,33 +1,11 @@
-//! The OpenAPI document and the table of operations say the same, and what they say of who may is what happens.
-
-use std::collections::BTreeSet;
+//! What the table of operations says of who may is what happens; what it should say is in `operations.rs`.
 
 use keyward::admin::operation::{OPERATIONS, Operation};
 use keyward::auth::authority::Permissions;
 use serde_json::Value;
 
-use super::{Stage, refusal};
+use super::refusal;
 use crate::support::{Client, Keyward, Response, Site, Upstream, request};
-
-#[test]
-fn the_document_has_what_the_table_has() {
-    let stage = Stage::new();
-    let response = stage.send("GET", "/v2/openapi.json", &[], b"");
-    assert_eq!((response.status, response.value("content-type").as_deref()), (200, Some("application/json")));
-    let document = response.json();
-    let mut described = BTreeSet::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
-            let words = [path, &method.to_uppercase(), operation["operationId"].as_str().unwrap()].map(str::to_owned);
-            described.insert((words, operation["x-permission"].as_str().unwrap().to_owned()));
-        }
-    }
-    let table = OPERATIONS.iter().map(|operation| {
-        let words = [operation.path, operation.method.as_str(), operation.id].map(str::to_owned);
-        (words, operation.permission.label().to_owned())
-    });
-    assert_eq!(described, table.collect());
-}
 
 /// Asks for an operation, with what it would need sent along, but nothing that makes sense.
 #[track_caller]

@@ -227,6 +227,22 @@ fn who_has_seen_an_older_state_changes_nothing() {
     assert_eq!((patch(&now).status, patch("7").status), (200, 400));
     let fields = [("Authorization", bearer.as_str()), ("If-Match", seen.as_str())];
     assert_eq!(refusal(&stage.send("DELETE", &target, &fields, b"")).0, 412);
+    // A new value is a change too: of a key that is not what its caller has seen there is none, and no old one ends.
+    let rotate = |tag: &str| {
+        let fields = [("Authorization", bearer.as_str()), ("Content-Type", "application/json"), ("If-Match", tag)];
+        stage.send("POST", &format!("{target}/secrets"), &fields, br#"{"retire_others_after":"now"}"#)
+    };
+    let values = || stage.result("GET", &format!("{target}/secrets"), "").as_array().map(Vec::len);
+    assert_eq!(refusal(&rotate(&seen)), (412, vec!["precondition_failed".to_owned()]));
+    assert_eq!((stage.opens(&key), values()), (200, Some(1)));
+    let now = stage.ask("GET", &target, "").value("etag").unwrap();
+    assert_eq!((rotate(&now).status, stage.opens(&key), values()), (200, 401, Some(2)));
+    assert_eq!(refusal(&rotate(&now)).0, 412);
+    // It ends with those below it, or not at all.
+    let child = stage.create("below", json!({ "parent": key.id }));
+    let fields = [("Authorization", bearer.as_str()), ("If-Match", now.as_str())];
+    assert_eq!(refusal(&stage.send("DELETE", &format!("{target}?cascade=true"), &fields, b"")).0, 412);
+    assert_eq!(stage.opens(&child), 200);
 }
 
 #[test]

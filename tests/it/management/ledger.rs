@@ -175,3 +175,94 @@ fn a_process_that_was_killed_and_runs_again_is_not_waited_for_twice() {
     let deleted = keyward.manage(&admin, "DELETE", &format!("/v2/keys/{}?wait=all&timeout=5s", key.id), "");
     assert_eq!((deleted.status, &deleted.json()["result"]["live"]), (200, &json!(1)), "{}", deleted.text());
 }
+
+/// C20, C24: how often keys of another organization are used, and from where, is for those of that organization.
+#[test]
+fn c20_c24_usage_is_seen_by_those_who_may_see_the_key() {
+    let stage = Stage::new();
+    let make = |scope: &str| stage.create("used", json!({ "scope": scope }));
+    let (ours, theirs, below) =
+        (make("organization:acme"), make("organization:other"), make("organization:acme/project:p1"));
+    let nowhere = stage.create("everywhere", json!({}));
+    let admin = |scope: &str| stage.keyward.site.create_key(&["--role", "admin", "--scope", scope]);
+    let (acme, project) = (admin("organization:acme"), admin("organization:acme/project:p1"));
+    let all = [&ours, &theirs, &below, &nowhere];
+    until("all are used", || all.iter().all(|key| stage.opens(key) == 200));
+    let path = |key: &Key| format!("/v2/keys/{}/usage", key.id);
+    until("it is written down", || {
+        all.iter().all(|key| stage.result("GET", &path(key), "")["count"].as_u64() > Some(0))
+    });
+    until("the admins are known", || stage.keyward.manage(&project, "GET", "/v2/usage", "").status == 200);
+    let ids = |keys: &[&Key]| {
+        let mut ids: Vec<String> = keys.iter().map(|key| key.id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    for (who, seen) in
+        [(&stage.admin, &[&ours, &theirs, &below, &nowhere][..]), (&acme, &[&ours, &below]), (&project, &[&below])]
+    {
+        let mut listed = Vec::new();
+        let mut target = "/v2/usage?limit=1".to_owned();
+        loop {
+            let page = stage.keyward.manage(who, "GET", &target, "").json();
+            listed.extend(page["result"].as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap().to_owned()));
+            let Some(next) = page["links"]["next"].as_str() else { break };
+            target = next.strip_prefix("http://media.example").unwrap().to_owned();
+        }
+        assert_eq!(listed, ids(seen));
+        for key in all {
+            let status = if seen.iter().any(|other| other.id == key.id) { 200 } else { 404 };
+            for more in ["", "?record=true"] {
+                assert_eq!(stage.keyward.manage(who, "GET", &format!("{}{more}", path(key)), "").status, status);
+            }
+        }
+    }
+}
+
+/// A deletion that was made is told as made, and as not known to hold everywhere where nobody can say who is there.
+#[test]
+fn a_deletion_whose_nodes_cannot_be_read_is_made_and_not_said_to_hold_everywhere() {
+    let stage = Stage::new();
+    let (key, other) = (stage.create("first", json!({})), stage.create("second", json!({})));
+    let beside = || rusqlite::Connection::open(stage.keyward.site.path().join("keyward.db-usage")).unwrap();
+    beside()
+        .execute_batch("alter table node rename to elsewhere; create view node as select id from elsewhere")
+        .unwrap();
+    let deleted = stage.ask("DELETE", &format!("/v2/keys/{}?wait=all&timeout=1s", key.id), "");
+    assert_eq!((deleted.status, &deleted.json()["result"]), (202, &json!({})), "{}", deleted.text());
+    assert_eq!((deleted.value("keyward-revision").is_some(), stage.opens(&key)), (true, 401));
+    // Who does not ask for that hears nothing of it.
+    assert_eq!(stage.ask("DELETE", &format!("/v2/keys/{}", other.id), "").status, 200);
+    beside().execute_batch("drop view node; alter table elsewhere rename to node").unwrap();
+    let again = stage.ask("DELETE", &format!("/v2/keys/{}?wait=all&timeout=5s", key.id), "");
+    assert_eq!((again.status, &again.json()["result"]["applied"]), (200, &json!(1)), "{}", again.text());
+}
+
+/// Nobody has the whole history searched by one request: it goes on where the last one ended, also where that found nothing.
+#[test]
+fn the_audit_is_searched_ten_thousand_lines_at_a_time() {
+    let stage = Stage::new();
+    let acme = stage.keyward.site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+    until("it is known", || stage.keyward.manage(&acme, "GET", "/v2/keys", "").status == 200);
+    let ours = stage.create("ours", json!({ "scope": "organization:acme" }));
+    let database = rusqlite::Connection::open(stage.keyward.site.path().join("keyward.db")).unwrap();
+    // Lines of somebody else, above ours; nothing is written after them.
+    let copies = "with recursive n(n) as (select 1 union all select n + 1 from n where n < 20500)
+        insert into audit (rev, at, entry, content, chain)
+        select m.last + n.n, a.at, ?1, a.content, a.chain
+        from n, audit a, (select max(rev) as last from audit) m where a.rev = 1";
+    let line = json!({ "action": "key.update", "actor": "x", "detail": { "scopes": ["organization:other"] } });
+    assert_eq!(database.execute(copies, [line.to_string()]).unwrap(), 20_500);
+    let (mut target, mut pages) = ("limit=1000".to_owned(), Vec::new());
+    let found = loop {
+        let (seen, links) = audit(&stage, &acme, &target);
+        pages.push(seen.len());
+        let Some(next) = links["next"].as_str() else { break seen };
+        assert!(pages.len() < 10, "it has an end");
+        target = next.split_once('?').unwrap().1.to_owned();
+    };
+    assert_eq!((pages.len(), &pages[..2]), (3, &[0, 0][..]), "{pages:?}");
+    assert!(found.contains(&("key.create".to_owned(), ours.id)), "{found:?}");
+    // Whoever sees all of it has full pages.
+    assert_eq!(audit(&stage, &stage.admin, "limit=1000").0.len(), 1000);
+}

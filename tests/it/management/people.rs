@@ -221,3 +221,25 @@ fn c20_the_end_of_keys_is_in_the_audit_of_their_organization() {
     assert_eq!(seen["result"][0]["detail"]["target"]["id"], json!(parent.id), "{seen}");
     assert_eq!(stage.keyward.site.json(&["key", "show", &parent.id])["state"], "revoked");
 }
+
+/// All who have a role may more at once when it permits more, and the audit marks that.
+#[test]
+fn a_role_that_is_widened_is_marked_and_one_that_is_narrowed_is_not() {
+    let stage = Stage::new();
+    stage.result("POST", "/v2/roles", r#"{"id":"clerk","permissions":["keys:read","keys:write"]}"#);
+    for (patch, widens) in [
+        (json!({ "permissions": ["keys:read", "keys:write", "users:read"] }), true),
+        (json!({ "permissions": ["keys:read", "keys:write"] }), false),
+        (json!({ "permissions": ["keys:read", "users:read"] }), true),
+        (json!({ "permissions": ["users:read"] }), false),
+        (json!({ "permissions": ["keys:write"] }), true),
+        (json!({ "observer": true }), false),
+        (json!({ "permissions": ["keys:write", "users:write"] }), false),
+        (json!({ "observer": false }), true),
+        (json!({ "observer": false }), false),
+    ] {
+        stage.result("PATCH", "/v2/roles/clerk", &patch.to_string());
+        let audit = stage.result("GET", "/v2/audit?limit=1&action=role.update", "");
+        assert_eq!(audit[0]["detail"]["escalation"] == json!(true), widens, "{patch}: {audit}");
+    }
+}

@@ -210,3 +210,35 @@ fn b9_a_look_at_the_own_key_is_never_given_again_from_memory() {
     stage.result("PATCH", &format!("/v2/users/{id}"), r#"{"api_access":false}"#);
     assert_eq!(look(), 403);
 }
+
+/// Whoever signs in has a new token, whatever the browser had before: one that somebody else has put there opens nothing, and
+/// the one of the last time neither.
+#[test]
+fn signing_in_gives_a_new_token_and_ends_the_one_that_was_there() {
+    let stage = Stage::new();
+    stage.user("ann@example.com", &[]);
+    let me = |cookie: &str| stage.by_cookie(cookie, "GET", "/v2/me", "").status;
+    let again = |cookie: &str| {
+        let body = json!({ "email": "ann@example.com", "password": PASSWORD }).to_string();
+        let fields = [("Cookie", cookie), OWN_PAGE, ("Content-Type", "application/json")];
+        let answer = stage.send("POST", "/v2/session", &fields, body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.value("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    };
+    let first = stage.cookie("ann@example.com", PASSWORD);
+    until("the account is seen", || me(&first) == 200);
+    let second = again(&first);
+    assert_ne!(first, second);
+    assert_eq!((me(&first), me(&second)), (401, 200));
+    let planted = format!("keyward={}", "A".repeat(43));
+    let third = again(&planted);
+    assert_ne!(planted, third);
+    assert_eq!((me(&planted), me(&third)), (401, 200));
+    // A link is a way to sign in like any other.
+    let link = stage.keyward.site.run(&["user", "link", "ann@example.com"]);
+    let ticket = json!({ "ticket": String::from_utf8(link.stdout).unwrap().trim() }).to_string();
+    let fields = [("Cookie", third.as_str()), OWN_PAGE, ("Content-Type", "application/json")];
+    let answer = stage.send("POST", "/v2/session", &fields, ticket.as_bytes());
+    let fourth = answer.value("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!((me(&third), me(&fourth)), (401, 200));
+}

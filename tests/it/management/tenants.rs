@@ -194,3 +194,30 @@ fn links_go_on_from_a_cursor_however_it_was_written() {
     let again = stage.ask("GET", target, "");
     assert_eq!((again.status, again.json()["result"].as_array().map(Vec::len)), (200, Some(2)), "{next}");
 }
+
+/// What somebody may do nothing to they cannot have revoked by calling it leaked, nor learn whose it is.
+#[test]
+fn values_of_others_are_nobodys_to_report_or_to_identify() {
+    let stage = Stage::new();
+    let (acme, other) = (stage.admin_of("acme"), stage.admin_of("other"));
+    let (ours, theirs) = (
+        stage.create("ours", json!({ "scope": "organization:acme/project:p" })),
+        stage.create("theirs", json!({ "scope": "organization:other" })),
+    );
+    let nowhere = stage.create("everywhere", json!({}));
+    for (key, is_seen) in [(&ours, true), (&theirs, false), (&nowhere, false), (&other, false)] {
+        let found =
+            stage.keyward.manage(&acme, "POST", "/v2/keys/identify", &json!({ "value": key.value }).to_string());
+        assert_eq!(found.status, if is_seen { 200 } else { 404 }, "{}", found.text());
+        assert!(is_seen || !found.text().contains(&key.id));
+    }
+    let all = [&theirs, &nowhere, &other, &ours];
+    let leaks: Vec<Value> = all.iter().map(|key| json!({ "token": key.value, "url": "https://example.com" })).collect();
+    let told = stage.keyward.manage(&acme, "POST", "/v2/leaks", &json!({ "leaks": leaks }).to_string());
+    let none = json!({ "id": null, "label": "false_positive" });
+    let one = json!({ "id": ours.id, "label": "true_positive" });
+    assert_eq!(told.json()["result"], json!([none, none, none, one]));
+    assert_eq!(all.map(|key| stage.opens(key)), [200, 200, 200, 401]);
+    let audit = stage.result("GET", "/v2/audit?action=key.revoke", "");
+    assert_eq!(audit.as_array().map(Vec::len), Some(1), "{audit}");
+}
