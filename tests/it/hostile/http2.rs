@@ -20,14 +20,14 @@ const OWN: &[u8] = &[9, 29, 40, 41, 43, 62, 63, 64, 65, 66];
 const CASES: [usize; 2] = [1085, 463];
 
 /// The stream or the connection ends.
-pub(super) const ENDED: Expect = Expect::Refused(&[0]);
+pub(super) const ENDED: Expect = Expect::Refused(0);
 
 /// Fields that HTTP/2 does not have (RFC 9113 section 8.2.2).
 const OF_HTTP1: &[&str] = &["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 fn all(keys: &Keys, paths: Paths) -> Vec<Case> {
     let translated: Vec<_> = all_cases(keys, paths).iter().filter_map(translated).collect();
-    let own = frames::cases(keys);
+    let own = frames::cases(keys, paths);
     assert_eq!([translated.len(), own.len()], CASES, "the number that is told of them");
     for (cases, listed) in [(&translated, SHARED), (&own, OWN)] {
         let rows: BTreeSet<u8> = cases.iter().map(|case| case.row).collect();
@@ -71,8 +71,8 @@ fn translated(case: &Case) -> Option<Case> {
             ENDED
         }
         Expect::Passed(target, body) => Expect::Passed(target.clone(), body),
-        Expect::Refused(statuses) => Expect::Refused(statuses),
-        Expect::Answers(_) | Expect::Broken => return None,
+        Expect::Refused(status) => Expect::Refused(*status),
+        Expect::Answers(_) | Expect::Broken(_) => return None,
     };
     Some(Case { row: case.row, sent: connection(&[stream(1, &fields, body.as_bytes())]), expect })
 }
