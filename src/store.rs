@@ -1,4 +1,5 @@
-//! Where records live. Four methods, the same for a file and for a database of many writers.
+//! Where records live. Four methods, and two that a store may do better than by these, the same for a file and for a database
+//! of many writers.
 //!
 //! Laws, checked by one suite for every store:
 //! 1. A full pull at a revision holds exactly what the commits up to it left.
@@ -8,6 +9,7 @@
 //! 5. Without [`Store::changed`] news comes later, but never not at all.
 //! 6. The revision of a `get` never overstates how new the record is.
 //! 7. No pull has a record of a kind that is not replicated; a `get` has.
+//! 8. What is had many at a time is what pulls and gets give.
 
 mod chain;
 #[cfg(test)]
@@ -15,21 +17,21 @@ mod conformance;
 pub mod file;
 pub mod ledger;
 mod left;
+mod location;
 pub mod postgres;
 pub mod record;
 pub mod sqlite;
 
 use std::fmt;
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use self::file::FileStore;
-use self::postgres::{Address, PostgresStore};
-use self::record::{Record, RecordId};
+pub use self::location::{Location, NotALocation};
+use self::postgres::PostgresStore;
+use self::record::{Kind, Record, RecordId};
 use self::sqlite::SqliteStore;
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
@@ -214,6 +216,35 @@ pub trait Store: Send + Sync + 'static {
     /// When the store cannot be read.
     fn get(&self, id: &RecordId) -> impl Future<Output = Result<(Revision, Option<Record>), StoreError>> + Send;
 
+    /// Some records straight from the store: those of these that live, in any order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get_all(&self, ids: &[RecordId]) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send {
+        async move {
+            let mut found = Vec::new();
+            for id in ids {
+                found.extend(self.get(id).await?.1);
+            }
+            Ok(found)
+        }
+    }
+
+    /// All that lives of some of the kinds that pulls give, and the revision that it is of.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn of_kinds(&self, kinds: &[Kind]) -> impl Future<Output = Result<(Revision, Vec<Record>), StoreError>> + Send {
+        async move {
+            let Pull { revision, mut records, .. } = self.pull(None).await?;
+            let mut found = Vec::new();
+            while let Some(batch) = records.next().await? {
+                found.extend(batch.into_iter().filter(|record| kinds.contains(&record.id.kind)));
+            }
+            Ok((revision, found))
+        }
+    }
+
     /// All or nothing, together with its audit entry, if every expectation holds. A record that was deleted counts as
     /// absent. Two changes of one record in one commit happen in their order, and the second sees the first.
     ///
@@ -236,91 +267,16 @@ impl<S: Store> Store for Arc<S> {
         S::get(self, id)
     }
 
+    fn get_all(&self, ids: &[RecordId]) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send {
+        S::get_all(self, ids)
+    }
+
+    fn of_kinds(&self, kinds: &[Kind]) -> impl Future<Output = Result<(Revision, Vec<Record>), StoreError>> + Send {
+        S::of_kinds(self, kinds)
+    }
+
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Revision, CommitError>> + Send {
         S::commit(self, commit)
-    }
-}
-
-/// Where a store is, as the config writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
-    /// `sqlite:PATH`: the embedded database.
-    Sqlite(PathBuf),
-    /// `file:PATH`: a file, or a folder of files, that something else writes.
-    File(PathBuf),
-    /// `postgres://…`: a database that many sidecars share.
-    Postgres(Box<Address>),
-}
-
-/// Why a text is not where a store is. The text itself is not repeated: an address may contain a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotALocation {
-    /// One of the stores that are planned and not there.
-    #[error("this version keeps its records in sqlite:PATH, postgres://… or file:PATH; NATS is not in it yet")]
-    NotYet,
-    /// Nothing known.
-    #[error(
-        "a store is sqlite:PATH (an embedded database), postgres://USER@HOST/DATABASE or file:PATH (files that something \
-         else writes)"
-    )]
-    Unknown,
-    /// A URL with a mistake.
-    #[error("{0}")]
-    Address(&'static str),
-    /// The path is missing.
-    #[error("the path after the colon is missing")]
-    NoPath,
-}
-
-impl Location {
-    /// Reads a location; a relative path starts at `base`, usually the folder of the config file.
-    pub fn parse(text: &str, base: &Path) -> Result<Self, NotALocation> {
-        let text = text.trim();
-        let (scheme, path) = text.split_once(':').ok_or(NotALocation::Unknown)?;
-        let location = match scheme {
-            "sqlite" => Self::Sqlite,
-            "file" => Self::File,
-            "postgres" | "postgresql" => {
-                let address = Address::parse(text, base).map_err(NotALocation::Address)?;
-                return Ok(Self::Postgres(Box::new(address)));
-            }
-            "nats" => return Err(NotALocation::NotYet),
-            _ => return Err(NotALocation::Unknown),
-        };
-        if path.is_empty() {
-            return Err(NotALocation::NoPath);
-        }
-        // Walking the components drops the `./` that configs like to write.
-        Ok(location(base.join(path).components().collect()))
-    }
-}
-
-impl Location {
-    /// Whether opening it would make a new, empty store.
-    pub fn is_missing(&self) -> bool {
-        match self {
-            Self::Sqlite(path) => !path.exists(),
-            Self::File(_) | Self::Postgres(_) => false,
-        }
-    }
-
-    /// How often to pull when no hint comes: as often as it costs next to nothing.
-    pub const fn poll_interval(&self) -> Duration {
-        match self {
-            Self::Sqlite(_) => Duration::from_millis(250),
-            Self::File(_) => Duration::from_secs(10),
-            Self::Postgres(_) => Duration::from_secs(1),
-        }
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Postgres(address) => address.fmt(f),
-        }
     }
 }
 
@@ -407,6 +363,22 @@ impl Store for AnyStore {
         }
     }
 
+    async fn get_all(&self, ids: &[RecordId]) -> Result<Vec<Record>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.get_all(ids).await,
+            Self::File(store) => store.get_all(ids).await,
+            Self::Postgres(store) => store.get_all(ids).await,
+        }
+    }
+
+    async fn of_kinds(&self, kinds: &[Kind]) -> Result<(Revision, Vec<Record>), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.of_kinds(kinds).await,
+            Self::File(store) => store.of_kinds(kinds).await,
+            Self::Postgres(store) => store.of_kinds(kinds).await,
+        }
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
         match self {
             Self::Sqlite(store) => store.commit(commit).await,
@@ -418,6 +390,8 @@ impl Store for AnyStore {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::auth::digest::Pepper;
 

@@ -42,10 +42,11 @@ pub(super) enum Law {
     NewsWithoutHints = 5,
     Gets = 6,
     PrivateKinds = 7,
+    Many = 8,
 }
 
 impl Law {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::FullPulls,
         Self::Deltas,
         Self::UnknownRevisions,
@@ -53,6 +54,7 @@ impl Law {
         Self::NewsWithoutHints,
         Self::Gets,
         Self::PrivateKinds,
+        Self::Many,
     ];
 
     /// Holds a new store against the law; the error says how it was broken.
@@ -65,6 +67,7 @@ impl Law {
             Self::NewsWithoutHints => news_comes_without_hints(&mut fixture).await,
             Self::Gets => gets_do_not_overstate(&mut fixture).await,
             Self::PrivateKinds => private_kinds_are_had_one_by_one(&mut fixture).await,
+            Self::Many => many_are_what_each_is(&mut fixture).await,
         };
         outcome.map_err(|how| format!("law {} ({self:?}): {how}", self as u8))
     }
@@ -229,6 +232,36 @@ async fn private_kinds_are_had_one_by_one(fixture: &mut impl Fixture) -> Result<
             let (_, got) = store.get(id).await.map_err(|error| error.to_string())?;
             if got.and_then(|record| record.body) != *body {
                 return Err(format!("{id} is not what was written"));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn many_are_what_each_is(fixture: &mut impl Fixture) -> Result<(), String> {
+    let (store, mut model) = (fixture.open(), Model::new());
+    let ids: Vec<RecordId> = history().into_iter().flatten().map(|(id, _)| id).collect();
+    let ids: Vec<RecordId> = ids.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    for puts in history() {
+        fixture.apply(&puts).await;
+        update(&mut model, &puts);
+        let found = store.get_all(&ids).await.map_err(|error| error.to_string())?;
+        if found.len() != model.len() || into_model(found) != model {
+            return Err("many records are not what was written".to_owned());
+        }
+        if !store.get_all(&[]).await.map_err(|error| error.to_string())?.is_empty() {
+            return Err("there is something where nothing was asked for".to_owned());
+        }
+        for kinds in [&[Kind::Key][..], &[Kind::Secret, Kind::Scope], &[]] {
+            let (revision, found) = store.of_kinds(kinds).await.map_err(|error| error.to_string())?;
+            let expected = model.iter().filter(|(id, _)| kinds.contains(&id.kind));
+            let expected: Model = expected.map(|(id, body)| (id.clone(), body.clone())).collect();
+            if found.len() != expected.len() || into_model(found) != expected {
+                return Err(format!("what there is of {kinds:?} is not what was written"));
+            }
+            let head = pull(&store, None, true).await?.revision;
+            if revision != head {
+                return Err(format!("all of some kinds was said to be as of {revision}, and the head is {head}"));
             }
         }
     }

@@ -116,6 +116,18 @@ impl Store for FileStore {
         .await
     }
 
+    async fn get_all(&self, ids: &[RecordId]) -> Result<Vec<Record>, StoreError> {
+        let ids = ids.to_vec();
+        self.blocking(move |inner| match inner.read(None)? {
+            Read::Same(_) => Ok(Vec::new()),
+            Read::Parsed(revision, mut content) => {
+                let found = ids.into_iter().filter_map(|id| content.records.remove_entry(&id));
+                Ok(found.map(|(id, body)| Record { id, revision: revision.number, body: Some(body) }).collect())
+            }
+        })
+        .await
+    }
+
     async fn commit(&self, _commit: Commit) -> Result<Revision, CommitError> {
         Err(CommitError::ReadOnly(format!(
             "{} is written by something else: print the records with `keyward key create --record` and commit them to \

@@ -31,7 +31,7 @@ use self::link::Pool;
 use self::listen::Ear;
 use self::read::Answer;
 use self::schema::IfMissing;
-use super::record::{Record, RecordId};
+use super::record::{Kind, Record, RecordId};
 use super::{Commit, CommitError, Pull, Records, Revision, Store, StoreError};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
@@ -123,6 +123,21 @@ impl Store for PostgresStore {
 
     async fn get(&self, id: &RecordId) -> Result<(Revision, Option<Record>), StoreError> {
         let got = async { read::get(self.pool.lease().await?, id, self.check).await };
+        got.await.map_err(|trouble| trouble.explain(&self.name))
+    }
+
+    async fn get_all(&self, ids: &[RecordId]) -> Result<Vec<Record>, StoreError> {
+        let (replicated, others): (Vec<&RecordId>, Vec<&RecordId>) = ids.iter().partition(|id| id.kind.replicated());
+        let got = async { read::get_all(self.pool.lease().await?, &replicated, self.check).await };
+        let mut found = got.await.map_err(|trouble| trouble.explain(&self.name))?;
+        for id in others {
+            found.extend(self.get(id).await?.1);
+        }
+        Ok(found)
+    }
+
+    async fn of_kinds(&self, kinds: &[Kind]) -> Result<(Revision, Vec<Record>), StoreError> {
+        let got = async { read::of_kinds(self.pool.lease().await?, kinds, self.check).await };
         got.await.map_err(|trouble| trouble.explain(&self.name))
     }
 

@@ -31,7 +31,7 @@ use self::beside::Beside;
 use self::database::Database;
 use self::read::{Answer, Snapshot};
 use self::trouble::Trouble;
-use super::record::{Record, RecordId};
+use super::record::{Kind, Record, RecordId};
 use super::{Commit, CommitError, Pull, Records, Revision, Store, StoreError};
 use crate::auth::digest::PepperCheck;
 use crate::auth::grant::Timestamp;
@@ -106,13 +106,23 @@ impl Store for SqliteStore {
     }
 
     async fn get(&self, id: &RecordId) -> Result<(Revision, Option<Record>), StoreError> {
-        let (database, id) = (Arc::clone(&self.database), id.clone());
-        let read = move || {
-            let snapshot = Snapshot::open(&database);
-            let read = snapshot.and_then(|snapshot| Ok((snapshot.head.revision, snapshot.get(&id)?)));
-            read.map_err(|trouble| database.explain(trouble))
-        };
-        spawn_blocking(read).await.unwrap_or_else(|_| Err(self.broken()))
+        let id = id.clone();
+        self.look(move |snapshot| Ok((snapshot.head.revision, snapshot.get(&id)?))).await
+    }
+
+    async fn get_all(&self, ids: &[RecordId]) -> Result<Vec<Record>, StoreError> {
+        let ids = ids.to_vec();
+        self.look(move |snapshot| {
+            let found = ids.iter().filter_map(|id| snapshot.get(id).transpose()).collect();
+            snapshot.still()?;
+            found
+        })
+        .await
+    }
+
+    async fn of_kinds(&self, kinds: &[Kind]) -> Result<(Revision, Vec<Record>), StoreError> {
+        let kinds = kinds.to_vec();
+        self.look(move |snapshot| Ok((snapshot.head.revision, snapshot.of_kinds(&kinds)?))).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
@@ -127,6 +137,19 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
+    /// Looks at the store as it is now.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Snapshot) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        let looked = spawn_blocking(move || {
+            let seen = Snapshot::open(&database).and_then(|snapshot| look(&snapshot));
+            seen.map_err(|trouble| database.explain(trouble))
+        });
+        looked.await.unwrap_or_else(|_| Err(self.broken()))
+    }
+
     /// The thread that should have answered has panicked.
     fn broken(&self) -> StoreError {
         self.database.explain(Trouble::panic())

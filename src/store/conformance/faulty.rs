@@ -27,6 +27,8 @@ pub(in crate::store) enum Fault {
     OverstatesGets,
     /// A pull has what only those who manage may read.
     GivesPrivateKinds,
+    /// Of many records that are asked for, the last does not come.
+    LosesTheLast,
 }
 
 /// A store with one fault, or a fixture that opens such stores.
@@ -91,7 +93,8 @@ impl<S: Store> Store for Faulty<S> {
                 | Fault::ComparesNumbersOnly
                 | Fault::CommitsPieceByPiece
                 | Fault::WaitsForHints
-                | Fault::OverstatesGets,
+                | Fault::OverstatesGets
+                | Fault::LosesTheLast,
                 _,
             ) => Ok(pull),
         }
@@ -108,6 +111,11 @@ impl<S: Store> Store for Faulty<S> {
             return Ok((revision, record));
         }
         Ok((revision, self.cache.lock().unwrap().entry(id.clone()).or_insert(record).clone()))
+    }
+
+    async fn get_all(&self, ids: &[RecordId]) -> Result<Vec<Record>, StoreError> {
+        let asked = if self.fault == Fault::LosesTheLast { ids.len().saturating_sub(1) } else { ids.len() };
+        self.inner.get_all(&ids[..asked]).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {

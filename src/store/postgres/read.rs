@@ -61,6 +61,23 @@ const ONE: &str = "
     from keyward.meta m
     left join keyward.record r on r.kind = $1 and r.id = $2 and r.body is not null";
 
+/// Each is looked up by itself: asked whether it is among them, the server may read all records.
+const MANY: &str = "
+    select m.rev, m.chain, m.format, m.pepper_check, true, r.kind, r.id, r.rev, r.body::text
+    from keyward.meta m
+    left join (
+        unnest($1::text[], $2::text[]) as asked (kind, id)
+        cross join lateral (
+            select kind, id, rev, body from keyward.record
+            where kind = asked.kind and id = asked.id and body is not null offset 0
+        ) r
+    ) on true";
+
+const KINDS: &str = "
+    select m.rev, m.chain, m.format, m.pepper_check, true, r.kind, r.id, r.rev, r.body::text
+    from keyward.meta m
+    left join keyward.record r on r.kind = any($1) and r.body is not null";
+
 /// The table of what pulls give.
 const RECORDS: &str = "keyward.record";
 
@@ -170,6 +187,43 @@ pub(super) async fn get(
 pub(super) async fn head(lease: &Lease, check: PepperCheck) -> Result<Head, Trouble> {
     let row = within(PATIENCE, "reading the head", lease.client().query_typed_opt(HEAD, &[])).await?;
     Head::of(&row.ok_or_else(Trouble::empty)?, check)
+}
+
+/// Some records of kinds that pulls give: those that live.
+pub(super) async fn get_all(lease: Lease, ids: &[&RecordId], check: PepperCheck) -> Result<Vec<Record>, Trouble> {
+    let kinds: Vec<&str> = ids.iter().map(|id| id.kind.label()).collect();
+    let ids: Vec<&str> = ids.iter().map(|id| &*id.id).collect();
+    let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&kinds, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)];
+    Ok(all(lease, MANY, &asked, check).await?.1)
+}
+
+/// All that lives of some kinds that pulls give.
+pub(super) async fn of_kinds(
+    lease: Lease,
+    kinds: &[Kind],
+    check: PepperCheck,
+) -> Result<(Revision, Vec<Record>), Trouble> {
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.label()).collect();
+    all(lease, KINDS, &[(&kinds, Type::TEXT_ARRAY)], check).await
+}
+
+/// Everything that a statement gives, in one list.
+async fn all(
+    lease: Lease,
+    sql: &str,
+    asked: &[(&(dyn ToSql + Sync), Type)],
+    check: PepperCheck,
+) -> Result<(Revision, Vec<Record>), Trouble> {
+    let begun = within(LONG_PATIENCE, "reading records", begin(&lease, sql, asked, check)).await;
+    let (head, first, mut rest) = begun.inspect_err(|trouble| lease.give_up(trouble))?;
+    let mut found: Vec<Record> = first.into_iter().collect();
+    let mut batch = Vec::new();
+    while within(LONG_PATIENCE, "reading records", fill(&mut rest, &mut batch)).await? {
+        found.append(&mut batch);
+    }
+    found.append(&mut batch);
+    lease.give_back();
+    Ok((head.revision, found))
 }
 
 /// Where the history stands.

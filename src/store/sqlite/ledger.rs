@@ -20,11 +20,11 @@ use crate::store::{Records, Revision};
 
 impl Ledger for SqliteStore {
     async fn head(&self) -> Result<Revision, LedgerError> {
-        self.look(|snapshot| Ok(snapshot.head.revision)).await
+        Ok(self.look(|snapshot| Ok(snapshot.head.revision)).await?)
     }
 
     async fn lines(&self, page: Page) -> Result<Vec<Line>, LedgerError> {
-        self.look(move |snapshot| snapshot.lines(page)).await
+        Ok(self.look(move |snapshot| snapshot.lines(page)).await?)
     }
 
     async fn rows(&self) -> Result<(Revision, Records), LedgerError> {
@@ -70,20 +70,6 @@ impl Ledger for SqliteStore {
 
     async fn nodes(&self) -> Result<Vec<Node>, LedgerError> {
         self.beside(Beside::nodes).await
-    }
-}
-
-impl SqliteStore {
-    async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Snapshot) -> Result<T, Trouble> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        let database = Arc::clone(&self.database);
-        let looked = spawn_blocking(move || {
-            let seen = Snapshot::open(&database).and_then(|snapshot| look(&snapshot));
-            seen.map_err(|trouble| database.explain(trouble))
-        });
-        Ok(looked.await.unwrap_or_else(|_| Err(self.broken()))?)
     }
 }
 

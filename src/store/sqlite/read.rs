@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Rows, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::database::{Database, Lease, can_read};
 use super::trouble::Trouble;
@@ -77,6 +77,21 @@ impl Snapshot {
             Ok(Record { id: id.clone(), revision: from_sql(row.get(0)?), body: row.get(1)? })
         });
         Ok(found.optional()?)
+    }
+
+    /// All that lives of some kinds.
+    pub(super) fn of_kinds(&self, kinds: &[Kind]) -> Result<Vec<Record>, Trouble> {
+        let sql = "select id, rev, body from record where kind = ?1 and body is not null";
+        let mut statement = self.lease.connection().prepare_cached(sql)?;
+        let mut found = Vec::new();
+        for kind in kinds {
+            let mut rows = statement.query([kind.label()])?;
+            while let Some(row) = rows.next()? {
+                found.push(record(*kind, row)?);
+            }
+        }
+        self.lease.still()?;
+        Ok(found)
     }
 
     /// Hands out the records, owners before what they own, until `take` wants no more.
@@ -156,10 +171,13 @@ fn next_batch(kind: Kind, rows: &mut Rows<'_>) -> Result<Vec<Record>, Trouble> {
     while batch.len() < BATCH
         && let Some(row) = rows.next()?
     {
-        let id = RecordId { kind, id: row.get(0)? };
-        batch.push(Record { id, revision: from_sql(row.get(1)?), body: row.get(2)? });
+        batch.push(record(kind, row)?);
     }
     Ok(batch)
+}
+
+fn record(kind: Kind, row: &Row<'_>) -> Result<Record, Trouble> {
+    Ok(Record { id: RecordId { kind, id: row.get(0)? }, revision: from_sql(row.get(1)?), body: row.get(2)? })
 }
 
 /// SQLite's integers are signed; revisions count up from zero and never get near the difference.

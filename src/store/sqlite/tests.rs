@@ -96,6 +96,7 @@ async fn each_law_is_failed_by_the_store_that_breaks_it() {
         (Fault::WaitsForHints, Law::NewsWithoutHints),
         (Fault::OverstatesGets, Law::Gets),
         (Fault::GivesPrivateKinds, Law::PrivateKinds),
+        (Fault::LosesTheLast, Law::Many),
     ] {
         let broken = law.check(Faulty::new(Place::new(), fault)).await.expect_err(&format!("{fault:?}"));
         assert!(broken.starts_with(&format!("law {} ", law as u8)), "{broken}");
