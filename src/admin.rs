@@ -9,6 +9,7 @@ mod envelope;
 mod import;
 mod index;
 mod input;
+mod key_records;
 mod keys;
 mod leaks;
 mod ledger;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use self::table::Table;
-pub use self::table::{Change, Counts, Draft, KeyFacts, Names};
+pub use self::table::{Change, Counts, Directory, Draft, KeyEntry, KeyFacts, Keys as KeysInOrder, Names};
 use self::usage::{Tallies, Used};
 use crate::auth::digest::Digest;
 use crate::auth::grant::{
@@ -89,6 +89,11 @@ impl Replica {
         let millis = (BEFORE + since.as_secs() * 1_000 + u64::from(since.subsec_millis())).saturating_sub(proved);
         let age = Duration::from_millis(millis);
         if millis <= self.freshness.max_staleness.load(Relaxed) { Status::Usable(age) } else { Status::Expired(age) }
+    }
+
+    /// All keys, in the order of their ids; the directory is kept for the next time.
+    pub fn keys<'d>(&self, directory: &'d mut Directory) -> KeysInOrder<'d> {
+        directory.of(self.table.load_full())
     }
 
     /// What was counted and not collected yet.

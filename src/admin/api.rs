@@ -1,6 +1,8 @@
 //! From a question to an answer: which operation, who asks, whether they may, what they send, and what comes of it.
 
+use std::future::ready;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -94,7 +96,8 @@ impl Api {
         metrics: Arc<Metrics>,
         url: Option<String>,
     ) -> Self {
-        let (index, throttle, replays) = (Arc::default(), Throttle::default(), Replays::default());
+        let index = Arc::new(Index::new(replica.clone()));
+        let (throttle, replays) = (Throttle::default(), Replays::default());
         let (sign_ins, sessions) = (SignIns::default(), Sessions::default());
         Self { store, locksmith, replica, index, applied, metrics, url, throttle, sign_ins, sessions, replays }
     }
@@ -211,50 +214,51 @@ impl Request<'_> {
         }
     }
 
-    async fn run(&self) -> Result<Answer, Trouble> {
+    /// What it does, in memory of its own: the steps of all operations beside each other would take half of a thread's stack.
+    fn run(&self) -> Pin<Box<dyn Future<Output = Result<Answer, Trouble>> + Send + '_>> {
         match self.operation.action {
-            Action::ListKeys => keys::list(self),
-            Action::GetKey => keys::get(self),
-            Action::CreateKey => keys::create(self).await,
-            Action::ImportKeys => import::import(self).await,
-            Action::UpdateKey => keys::update(self).await,
-            Action::DeleteKey => keys::delete(self).await,
-            Action::ListSecrets => secrets::list(self).await,
-            Action::CreateSecret => secrets::create(self).await,
-            Action::LookUpKey => secrets::look_up(self).await,
-            Action::IdentifyKey => secrets::identify(self),
-            Action::ListAudit => ledger::audit(self).await,
-            Action::ListUsage => ledger::usage(self).await,
-            Action::GetUsage => ledger::usage_of(self).await,
-            Action::ListScopes => scopes::list(self),
-            Action::GetScope => scopes::get(self),
-            Action::CreateScope => scopes::create(self).await,
-            Action::UpdateScope => scopes::update(self).await,
-            Action::ListUsers => people::list_users(self),
-            Action::CreateUser => people::create_user(self).await,
-            Action::GetUser => people::get_user(self),
-            Action::UpdateUser => people::update_user(self).await,
-            Action::DeleteUser => people::delete_user(self).await,
-            Action::ListRoles => people::list_roles(self),
-            Action::CreateRole => people::create_role(self).await,
-            Action::GetRole => people::get_role(self),
-            Action::UpdateRole => people::update_role(self).await,
-            Action::DeleteRole => people::delete_role(self).await,
-            Action::ListBindings => bindings::list(self),
-            Action::CreateBinding => bindings::create(self).await,
-            Action::GetBinding => bindings::get(self),
-            Action::DeleteBinding => bindings::delete(self).await,
-            Action::CreateLink => people::create_link(self).await,
-            Action::ListNodes => ledger::nodes(self).await,
-            Action::ForgetNode => ledger::forget(self).await,
-            Action::ReportLeaks => leaks::report(self).await,
+            Action::ListKeys => Box::pin(keys::list(self)),
+            Action::GetKey => Box::pin(keys::get(self)),
+            Action::CreateKey => Box::pin(keys::create(self)),
+            Action::ImportKeys => Box::pin(import::import(self)),
+            Action::UpdateKey => Box::pin(keys::update(self)),
+            Action::DeleteKey => Box::pin(keys::delete(self)),
+            Action::ListSecrets => Box::pin(secrets::list(self)),
+            Action::CreateSecret => Box::pin(secrets::create(self)),
+            Action::LookUpKey => Box::pin(secrets::look_up(self)),
+            Action::IdentifyKey => Box::pin(secrets::identify(self)),
+            Action::ListAudit => Box::pin(ledger::audit(self)),
+            Action::ListUsage => Box::pin(ledger::usage(self)),
+            Action::GetUsage => Box::pin(ledger::usage_of(self)),
+            Action::ListScopes => Box::pin(ready(scopes::list(self))),
+            Action::GetScope => Box::pin(ready(scopes::get(self))),
+            Action::CreateScope => Box::pin(scopes::create(self)),
+            Action::UpdateScope => Box::pin(scopes::update(self)),
+            Action::ListUsers => Box::pin(people::list_users(self)),
+            Action::CreateUser => Box::pin(people::create_user(self)),
+            Action::GetUser => Box::pin(people::get_user(self)),
+            Action::UpdateUser => Box::pin(people::update_user(self)),
+            Action::DeleteUser => Box::pin(people::delete_user(self)),
+            Action::ListRoles => Box::pin(ready(people::list_roles(self))),
+            Action::CreateRole => Box::pin(people::create_role(self)),
+            Action::GetRole => Box::pin(ready(people::get_role(self))),
+            Action::UpdateRole => Box::pin(people::update_role(self)),
+            Action::DeleteRole => Box::pin(people::delete_role(self)),
+            Action::ListBindings => Box::pin(ready(bindings::list(self))),
+            Action::CreateBinding => Box::pin(bindings::create(self)),
+            Action::GetBinding => Box::pin(ready(bindings::get(self))),
+            Action::DeleteBinding => Box::pin(bindings::delete(self)),
+            Action::CreateLink => Box::pin(people::create_link(self)),
+            Action::ListNodes => Box::pin(ledger::nodes(self)),
+            Action::ForgetNode => Box::pin(ledger::forget(self)),
+            Action::ReportLeaks => Box::pin(leaks::report(self)),
             // Whoever signs in has not signed in yet.
-            Action::SignIn => Err(Trouble::not_found("session")),
-            Action::SignOut => me::sign_out(self),
-            Action::GetMe => me::get(self),
-            Action::UpdateMe => me::update(self).await,
-            Action::LookUpOwnKey => me::look_up(self).await,
-            Action::RegenerateOwnKey => me::regenerate(self).await,
+            Action::SignIn => Box::pin(ready(Err(Trouble::not_found("session")))),
+            Action::SignOut => Box::pin(ready(me::sign_out(self))),
+            Action::GetMe => Box::pin(ready(me::get(self))),
+            Action::UpdateMe => Box::pin(me::update(self)),
+            Action::LookUpOwnKey => Box::pin(me::look_up(self)),
+            Action::RegenerateOwnKey => Box::pin(me::regenerate(self)),
         }
     }
 

@@ -57,14 +57,14 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
 }
 
 /// Where somebody acts whom the caller may see. Who may not be seen is not there.
-fn scope_of(request: &Request<'_>, subject: &Subject) -> Result<Option<Scope>, Trouble> {
+async fn scope_of(request: &Request<'_>, subject: &Subject) -> Result<Option<Scope>, Trouble> {
     let (found, permission, id) = match subject {
         Subject::User(id) => {
             let scope = request.api.index.stored_user(id).map(|user| user.body.scope);
             (scope, Permission::UsersRead, RecordId::new(Kind::User, id))
         }
         Subject::Key(id) => {
-            let key = request.api.index.key(id).filter(|key| key.body.state != State::Revoked);
+            let key = request.key(id).await?.filter(|key| key.body.state != State::Revoked);
             (key.map(|key| key.body.scope), Permission::KeysRead, RecordId::key(id))
         }
     };
@@ -83,7 +83,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let scope = attributes.nullable("scope", scope);
     attributes.finish()?;
     let (Some(subject), Some(role)) = (subject, role) else { return Err(Trouble::not_found("attribute")) };
-    let theirs = scope_of(request, &subject)?;
+    let theirs = scope_of(request, &subject).await?;
     let scope = scope.unwrap_or(theirs);
     if !request.caller.authority.may(Permission::BindingsWrite, scope.as_ref()) {
         return Err(Trouble::forbidden("you may not give roles there"));

@@ -125,6 +125,11 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             "until" => ("Only before then.", json!({ "type": "string", "format": "date-time" })),
             "cursor" => ("Where to go on; from links.next.", json!({ "type": "string", "default": "" })),
             "state" => ("Which keys.", json!({ "enum": ["live", "revoked", "all"], "default": "live" })),
+            "name" => ("Only keys with this in their names, in capitals or not.", json!({ "type": "string" })),
+            "scope" => {
+                let pattern = "^organization:[a-z0-9]{1,20}$";
+                ("Only keys of this scope and of those below.", json!({ "type": "string", "pattern": pattern }))
+            }
             "subject" => ("Whose: user:ID or key:ID.", json!({ "type": "string" })),
             "cascade" => ("Whether the keys below it go too.", json!({ "type": "boolean", "default": false })),
             "record" => (

@@ -1,47 +1,42 @@
-//! What lists and look-ups of the API are answered from: every record that is replicated, in the order of its id, so that all
-//! stores page alike. It is fed by pulls, and whoever has written waits until it has what was written.
+//! What lists and look-ups of the API are answered from. Of keys, of which there may be a million, the replica tells which there
+//! are, in the order of their ids, so that all stores page alike; what is answered of them is read from the store
+//! (`key_records.rs`). The other records are few: they are here, fed by pulls, and whoever has written waits until what was
+//! written is here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::auth::digest::Digest;
 use crate::auth::scope::Scope;
-use crate::manage::authority::View;
-use crate::manage::{Stored, StoredSecret, with_all_above};
-use crate::store::record::{
-    BindingBody, Body, KeyBody, Kind, Record, RecordId, RoleBody, ScopeState, Subject, UserBody,
-};
+use crate::manage::authority::{Held, View};
+use crate::manage::{Stored, with_all_above};
+use crate::replica::{Directory, KeysInOrder, Replica};
+use crate::store::record::{BindingBody, Body, Kind, Record, RecordId, RoleBody, ScopeState, Subject, UserBody};
 use crate::store::{Revision, Store, StoreError};
 
 /// How long to wait after a pull that failed.
 const BACKOFF: Duration = Duration::from_millis(500);
 
-/// The records.
+/// The kinds of which all records are here.
+const FEW: [Kind; 4] = [Kind::Scope, Kind::Role, Kind::User, Kind::Binding];
+
+/// The records, and where the keys are.
 pub(super) struct Index {
+    replica: Arc<Replica>,
+    keys: Mutex<Directory>,
     state: RwLock<State>,
     /// The number of the revision that is here, if anything is.
     revision: watch::Sender<Option<u64>>,
     asked: Notify,
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self { state: RwLock::default(), revision: watch::Sender::new(None), asked: Notify::new() }
-    }
-}
-
 #[derive(Default)]
 struct State {
     head: Option<Revision>,
     records: BTreeMap<RecordId, Entry>,
-    /// The digests of each key, as ids of their records.
-    secrets: HashMap<Box<str>, Vec<Box<str>>>,
-    /// The keys of each user, by their ids.
-    owned: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 struct Entry {
@@ -51,53 +46,22 @@ struct Entry {
 
 impl State {
     fn take(&mut self, record: Record) {
-        if let Some(old) = self.records.remove(&record.id) {
-            if record.id.kind == Kind::Secret
-                && let Some(key) = key_of(&record.id, &old.body)
-                && let Some(secrets) = self.secrets.get_mut(&key)
-            {
-                secrets.retain(|secret| *secret != record.id.id);
-            }
-            if let Some(owner) = owner_of(&record.id, &old.body)
-                && let Some(keys) = self.owned.get_mut(&owner)
-            {
-                keys.remove(&record.id.id);
-            }
+        match record.body {
+            Some(body) => drop(self.records.insert(record.id, Entry { revision: record.revision, body })),
+            None => drop(self.records.remove(&record.id)),
         }
-        let Some(body) = record.body else { return };
-        if let Some(owner) = owner_of(&record.id, &body) {
-            self.owned.entry(owner).or_default().insert(record.id.id.clone());
-        }
-        if record.id.kind == Kind::Secret
-            && let Some(key) = key_of(&record.id, &body)
-        {
-            self.secrets.entry(key).or_default().push(record.id.id.clone());
-        }
-        self.records.insert(record.id, Entry { revision: record.revision, body });
-    }
-}
-
-fn key_of(id: &RecordId, body: &str) -> Option<Box<str>> {
-    match Body::parse(id, body) {
-        Ok(Body::Secret(_, body)) => Some(body.key.into()),
-        Ok(_) | Err(_) => None,
-    }
-}
-
-/// The user whose a key is. Few keys are anybody's: looking for the field is cheaper than reading all of them.
-fn owner_of(id: &RecordId, body: &str) -> Option<Box<str>> {
-    if id.kind != Kind::Key || !body.contains("\"owner\":") {
-        return None;
-    }
-    match Body::parse(id, body) {
-        Ok(Body::Key(body)) => body.owner,
-        Ok(_) | Err(_) => None,
     }
 }
 
 impl Index {
+    /// Over the keys of a replica; nothing else is here yet.
+    pub(super) fn new(replica: Arc<Replica>) -> Self {
+        let (keys, state, revision) = (Mutex::default(), RwLock::default(), watch::Sender::new(None));
+        Self { replica, keys, state, revision, asked: Notify::new() }
+    }
+
     /// Follows a store for ever: pulls when the replica has moved on, and when somebody asks. Until the first question it
-    /// holds nothing: whole records are three times what the replica needs, and most processes are never asked.
+    /// holds nothing: most processes are never asked.
     pub(super) async fn follow(self: Arc<Self>, store: impl Store, mut applied: watch::Receiver<Option<Revision>>) {
         self.asked.notified().await;
         loop {
@@ -114,28 +78,27 @@ impl Index {
     }
 
     async fn pull(&self, store: &impl Store) -> Result<(), StoreError> {
-        let since = self.read(|state| state.head);
-        let pull = store.pull(since).await?;
-        let (revision, full) = (pull.revision, pull.full);
-        let mut new = State::default();
-        let mut records = pull.records;
-        let mut delta = Vec::new();
-        while let Some(batch) = records.next().await? {
-            if full {
-                batch.into_iter().for_each(|record| new.take(record));
-                tokio::task::yield_now().await;
-            } else {
-                delta.extend(batch);
+        let news = match self.read(|state| state.head) {
+            Some(since) => Some(store.pull(Some(since)).await?).filter(|pull| !pull.full),
+            None => None,
+        };
+        let revision = match news {
+            Some(pull) => {
+                let records = pull.records.collect().await?;
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                let few = records.into_iter().filter(|record| FEW.contains(&record.id.kind));
+                few.for_each(|record| state.take(record));
+                state.head = Some(pull.revision);
+                pull.revision
             }
-        }
-        {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            if full {
-                *state = new;
+            None => {
+                let (revision, records) = store.of_kinds(&FEW).await?;
+                let mut new = State { head: Some(revision), ..State::default() };
+                records.into_iter().for_each(|record| new.take(record));
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = new;
+                revision
             }
-            delta.into_iter().for_each(|record| state.take(record));
-            state.head = Some(revision);
-        }
+        };
         self.revision.send_replace(Some(revision.number));
         Ok(())
     }
@@ -154,22 +117,6 @@ impl Index {
         }
     }
 
-    /// Makes sure that what others have written meanwhile is seen.
-    pub(super) async fn refresh(&self) {
-        let mut revision = self.revision.subscribe();
-        revision.mark_unchanged();
-        self.asked.notify_one();
-        let _ = revision.changed().await;
-    }
-
-    /// One key.
-    pub(super) fn key(&self, id: &str) -> Option<Stored<KeyBody>> {
-        match self.body(&RecordId::key(id))? {
-            (revision, Body::Key(body)) => Some(Stored { id: id.into(), revision, body }),
-            _ => None,
-        }
-    }
-
     /// One user.
     pub(super) fn stored_user(&self, id: &str) -> Option<Stored<UserBody>> {
         match self.body(&RecordId::new(Kind::User, id))? {
@@ -185,41 +132,15 @@ impl Index {
         Some((revision, Body::parse(id, &json).ok()?))
     }
 
-    /// The values of a key, in the order in which they were made.
-    pub(super) fn secrets_of(&self, key: &str) -> Vec<StoredSecret> {
-        let ids = self.read(|state| state.secrets.get(key).cloned().unwrap_or_default());
-        let secret = |id: Box<str>| match self.body(&RecordId { kind: Kind::Secret, id })? {
-            (revision, Body::Secret(digest, body)) => Some(StoredSecret { digest, revision, body }),
-            _ => None,
-        };
-        let mut secrets: Vec<StoredSecret> = ids.into_iter().filter_map(secret).collect();
-        secrets.sort_by_key(|secret| secret.body.created_time);
-        secrets
-    }
-
-    /// The keys of a user.
-    pub(super) fn keys_of(&self, user: &str) -> Vec<Stored<KeyBody>> {
-        let ids = self.read(|state| state.owned.get(user).cloned().unwrap_or_default());
-        ids.iter().filter_map(|id| self.key(id)).collect()
+    /// Looks at the keys.
+    pub(super) fn with_keys<T>(&self, look: impl FnOnce(&KeysInOrder<'_>) -> T) -> T {
+        let mut directory = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&self.replica.keys(&mut directory))
     }
 
     /// Whether keys were made below that one.
     pub(super) fn has_keys_below(&self, key: &str) -> bool {
-        // Bodies are our own JSON, and few have the field: looking for its text is a tenth of reading a million of them.
-        let needle = format!("\"parent\":{}", serde_json::Value::from(key));
-        let keys = (Bound::Included(RecordId::new(Kind::Key, "")), Bound::Unbounded);
-        self.read(|state| {
-            let mut keys = state.records.range(keys).take_while(|(id, _)| id.kind == Kind::Key);
-            keys.any(|(_, entry)| entry.body.contains(&needle))
-        })
-    }
-
-    /// The id of the key that a value opens.
-    pub(super) fn key_of(&self, digest: Digest) -> Option<Box<str>> {
-        match self.body(&RecordId::secret(digest))? {
-            (_, Body::Secret(_, body)) => Some(body.key.into()),
-            _ => None,
-        }
+        self.with_keys(|keys| keys.has_below(key))
     }
 
     /// Up to `limit` records of a kind with ids after `after` that `wanted` makes something of, and whether there are more.
@@ -258,8 +179,17 @@ impl View for Index {
         self.stored_user(id).map(|user| user.body)
     }
 
-    fn key(&self, id: &str) -> Option<KeyBody> {
-        self.key(id).map(|key| key.body)
+    fn key(&self, id: &str) -> Option<Held> {
+        self.with_keys(|keys| {
+            keys.find(id).map(|key| Held {
+                scope: key.scope.cloned(),
+                access: key.access,
+                state: key.state,
+                expires_at: key.expires_at,
+                owner: key.owner.map(Box::from),
+                parent: key.parent.map(Box::from),
+            })
+        })
     }
 
     fn role(&self, name: &str) -> Option<RoleBody> {

@@ -14,6 +14,7 @@ use self::guard::{is_free, is_in_reach, may_become, may_give_to, may_touch};
 use super::api::{Request, as_record, paging};
 use super::envelope::{Answer, Trouble};
 use super::input::{Attributes, Tag, boolean, list as strings, parsed, text, truth};
+use super::key_records::{KeyPage, Traits};
 use super::people::may_hand_on;
 use super::scopes::may_make;
 use crate::auth::address::Networks;
@@ -26,7 +27,7 @@ use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
 use crate::manage::wait::applied_everywhere;
 use crate::manage::{ATTEMPTS, Failure, Stored};
 use crate::store::Store as _;
-use crate::store::record::{Body, KeyBody, Kind, RecordId, Subject};
+use crate::store::record::{KeyBody, RecordId, Subject};
 
 /// How long a deletion may wait for others at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -113,7 +114,7 @@ enum Listed {
 }
 
 /// A page of those that the caller may see.
-pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
+pub(super) async fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
     let listed = query.take("state", |text| match text {
@@ -123,29 +124,40 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
         _ => Err("write live, revoked or all".to_owned()),
     });
     let record = as_record(&mut query);
+    let name = query.take("name", |text| Ok(text.to_owned()));
+    let within = query.take("scope", |text| Scope::parse(text).map_err(|why| why.to_string()));
     query.finish()?;
-    let listed = listed.unwrap_or(Listed::Live);
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::Key(body) => {
-            let revoked = body.state == State::Revoked;
-            let fits = listed == Listed::All || revoked == (listed == Listed::Revoked);
-            let seen = fits && request.caller.authority.may(Permission::KeysRead, body.scope.as_ref());
-            seen.then(|| Stored { id: id.into(), revision, body })
-        }
-        _ => None,
+    let (listed, authority) = (listed.unwrap_or(Listed::Live), &request.caller.authority);
+    let wanted = |key: &Traits<'_>| {
+        (listed == Listed::All || (key.state == State::Revoked) == (listed == Listed::Revoked))
+            && name.as_deref().is_none_or(|part| contains(key.name, part))
+            && within.as_ref().is_none_or(|within| key.scope.is_some_and(|scope| within.covers(scope)))
+            && authority.may(Permission::KeysRead, key.scope)
     };
-    let (keys, more) = request.api.index.page(Kind::Key, &cursor, limit, wanted);
-    let next = keys.last().filter(|_| more).map(|key| request.next(&key.id));
+    let KeyPage { keys, next } = request.keys((&cursor, limit), wanted).await?;
+    let next = next.map(|last| request.next(&last));
     if record {
         return Answer::list(&keys, next);
     }
     Answer::list(&keys.iter().map(|key| View::of(&key.id, &key.body)).collect::<Vec<_>>(), next)
 }
 
+/// Whether a text has a part, in capitals or not.
+fn contains(text: &str, part: &str) -> bool {
+    let part = part.as_bytes();
+    // Few have both ends, and only those are compared.
+    let (Some(first), Some(last)) = (part.first(), part.last()) else { return true };
+    text.as_bytes().windows(part.len()).any(|here| {
+        let ends = here.first().zip(here.last());
+        ends.is_some_and(|(a, b)| a.eq_ignore_ascii_case(first) && b.eq_ignore_ascii_case(last))
+            && here.eq_ignore_ascii_case(part)
+    })
+}
+
 /// The key that a request is about. What the caller may not see is not there; what is revoked is not there any more.
-pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+pub(super) async fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     let authority = &request.caller.authority;
-    let key = request.api.index.key(&request.id).filter(|key| key.body.state != State::Revoked);
+    let key = request.key(&request.id).await?.filter(|key| key.body.state != State::Revoked);
     let key = key.filter(|key| authority.may(Permission::KeysRead, key.body.scope.as_ref()));
     let key = key.ok_or_else(|| Trouble::not_found("key"))?;
     if !authority.may(request.operation.permission, key.body.scope.as_ref()) {
@@ -159,32 +171,32 @@ pub(super) fn seen(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
 }
 
 /// The same for those who only look: where records are wanted, what is revoked is one, too.
-pub(super) fn seen_or_recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+pub(super) async fn seen_or_recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     let mut query = request.query();
     let record = as_record(&mut query);
     query.finish()?;
-    if record { recorded(request) } else { seen(request) }
+    if record { recorded(request).await } else { seen(request).await }
 }
 
-fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
+async fn recorded(request: &Request<'_>) -> Result<Stored<KeyBody>, Trouble> {
     let may = |key: &Stored<KeyBody>| {
         let scope = key.body.scope.as_ref();
         [Permission::KeysRead, request.operation.permission].map(|it| request.caller.authority.may(it, scope))
             == [true; 2]
     };
-    request.api.index.key(&request.id).filter(may).ok_or_else(|| Trouble::not_found("key"))
+    request.key(&request.id).await?.filter(may).ok_or_else(|| Trouble::not_found("key"))
 }
 
 /// One key.
-pub(super) fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
+pub(super) async fn get(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let record = as_record(&mut query);
     query.finish()?;
     if record {
-        let key = recorded(request)?;
+        let key = recorded(request).await?;
         return Ok(Answer::of(&key)?.with_etag(key.revision));
     }
-    let key = seen(request)?;
+    let key = seen(request).await?;
     Ok(Answer::of(&View::of(&key.id, &key.body))?.with_etag(key.revision))
 }
 
@@ -217,7 +229,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     }
     may_make(request, scope.as_ref())?;
     if let Some(parent) = &parent {
-        is_in_reach(request, parent)?;
+        is_in_reach(request, parent).await?;
     }
     if let Some(role) = &role {
         may_hand_on(request, &role.0, scope.as_ref())?;
@@ -225,7 +237,7 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     if let Some(owner) = &owner {
         may_give_to(request, owner)?;
     }
-    is_free(request, id.as_ref())?;
+    is_free(request, id.as_ref()).await?;
     // In the world of the key that makes it, too.
     let env = env.unwrap_or(request.caller.env);
     may_touch(request, env)?;
@@ -274,7 +286,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     }
     let mut attempt = 1;
     let changed = loop {
-        let key = seen(request)?;
+        let key = seen(request).await?;
         if let Some(env) = patch.env {
             may_touch(request, env)?;
         }
@@ -287,7 +299,6 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
             Err(Failure::Outrun(_)) if if_match.is_some() => return Err(precondition_failed()),
             Err(Failure::Outrun(_)) if attempt < ATTEMPTS => {
                 attempt += 1;
-                request.api.index.refresh().await;
             }
             Err(failure) => return Err(failure.into()),
         }
@@ -354,11 +365,13 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     query.finish()?;
     let if_match = request.if_match()?;
     // Whoever has heard that it does not hold everywhere yet asks again.
-    if let (Some(revision), Some(_)) = (revoked_at(request), wait) {
+    if wait.is_some()
+        && let Some(revision) = revoked_at(request).await
+    {
         return deleted(request, revision, wait).await;
     }
     // Who may not delete it learns nothing of what is below; and what others have just made there is known before it is asked for.
-    seen(request)?;
+    seen(request).await?;
     let (head, _) = request.api.store.get(&RecordId::key(&request.id)).await.map_err(Failure::Store)?;
     request.in_force(head.number).await;
     if request.api.index.has_keys_below(&request.id) {
@@ -366,7 +379,7 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     }
     let mut attempt = 1;
     let changed = loop {
-        let key = seen(request)?;
+        let key = seen(request).await?;
         let expected = if_match.unwrap_or(key.revision);
         let session = request.session();
         match session.set_key_state(&request.id, State::Revoked, reason.as_deref(), Some(expected)).await {
@@ -374,7 +387,6 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
             Err(Failure::Outrun(_)) if if_match.is_some() => return Err(precondition_failed()),
             Err(Failure::Outrun(_)) if attempt < ATTEMPTS => {
                 attempt += 1;
-                request.api.index.refresh().await;
             }
             Err(failure) => return Err(failure.into()),
         }
@@ -383,8 +395,8 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
 }
 
 /// The revision that ended a key, if it has ended and the caller might have ended it.
-fn revoked_at(request: &Request<'_>) -> Option<u64> {
-    recorded(request).ok().filter(|key| key.body.state == State::Revoked).map(|key| key.revision)
+async fn revoked_at(request: &Request<'_>) -> Option<u64> {
+    recorded(request).await.ok().filter(|key| key.body.state == State::Revoked).map(|key| key.revision)
 }
 
 /// Answers when a deletion is in force here, or, if that is wanted, everywhere.
@@ -410,7 +422,7 @@ async fn delete_family(
     reason: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Answer, Trouble> {
-    let key = seen(request)?;
+    let key = seen(request).await?;
     let if_match = request.if_match()?;
     let gone = request.session().delete_key(&key.id, (cascade, reason), if_match).await;
     gone.map_err(|failure| refused(failure, if_match))?;

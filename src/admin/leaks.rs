@@ -46,7 +46,7 @@ pub(super) async fn report(request: &Request<'_>) -> Result<Answer, Trouble> {
     };
     let (mut views, mut last) = (Vec::new(), None);
     for Finding { token, url } in findings {
-        let Some(id) = key_of(request, &token) else {
+        let Some(id) = key_of(request, &token).await? else {
             views.push(View { id: None, label: "false_positive", error: None });
             continue;
         };
@@ -75,11 +75,13 @@ pub(super) async fn report(request: &Request<'_>) -> Result<Answer, Trouble> {
 }
 
 /// The key that a value opens, as far as the caller may report it.
-fn key_of(request: &Request<'_>, token: &str) -> Option<Box<str>> {
-    let (locksmith, index, caller) = (&request.api.locksmith, &request.api.index, &request.caller);
-    let digest = locksmith.format.parse(token.as_bytes())?.digest(&locksmith.pepper);
-    let key = index.key(&index.key_of(digest)?).filter(|key| caller.reaches(key.body.env))?;
-    caller.authority.may(Permission::LeaksWrite, key.body.scope.as_ref()).then_some(key.id)
+async fn key_of(request: &Request<'_>, token: &str) -> Result<Option<Box<str>>, Trouble> {
+    let (locksmith, caller) = (&request.api.locksmith, &request.caller);
+    let Some(secret) = locksmith.format.parse(token.as_bytes()) else { return Ok(None) };
+    let key = request.key_of(secret.digest(&locksmith.pepper)).await?.filter(|key| {
+        caller.reaches(key.body.env) && caller.authority.may(Permission::LeaksWrite, key.body.scope.as_ref())
+    });
+    Ok(key.map(|key| key.id))
 }
 
 /// As those write it who search public code: `token`, and `type`, `url` and `source` if they like.

@@ -11,6 +11,7 @@ use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
 use crate::manage::Failure;
 use crate::manage::usage::KeyUsage;
+use crate::replica::KeyEntry;
 use crate::store::ledger::Ledger as _;
 use crate::store::ledger::audit::{self, Entry, Filter, Order};
 
@@ -75,8 +76,8 @@ pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
     query.finish()?;
     let authority = &request.caller.authority;
     let seen = |usage: &KeyUsage| {
-        let key = request.api.index.key(&usage.key);
-        *usage.key > *cursor && key.is_some_and(|key| authority.may(Permission::UsageRead, key.body.scope.as_ref()))
+        let may = |key: KeyEntry<'_>| authority.may(Permission::UsageRead, key.scope);
+        *usage.key > *cursor && request.api.index.with_keys(|keys| keys.find(&usage.key).is_some_and(may))
     };
     let mut usage: Vec<KeyUsage> =
         request.session().usage().await?.into_iter().filter(seen).take(limit.saturating_add(1)).collect();
@@ -88,8 +89,8 @@ pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 /// How often each value of a key was used, and who still has an old one.
 pub(super) async fn usage_of(request: &Request<'_>) -> Result<Answer, Trouble> {
-    let key = seen_or_recorded(request)?;
-    let secrets = request.api.index.secrets_of(&key.id);
+    let key = seen_or_recorded(request).await?;
+    let secrets = request.secrets_of(&key.id).await?;
     Answer::of(&request.session().usage_by(&key.id, &secrets).await?)
 }
 

@@ -154,7 +154,7 @@ pub static OPERATIONS: [Operation; 41] = [
         Permission::KeysRead,
         ("listKeys", "List keys"),
         (None, "KeyList"),
-        &["limit", "cursor", "state", "record"],
+        &["limit", "cursor", "state", "name", "scope", "record"],
     ),
     creation(
         Action::CreateKey,

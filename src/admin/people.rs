@@ -1,6 +1,7 @@
 //! `/v2/users` and `/v2/roles`: who there is, and what roles permit. Nobody hands on what they do not have themselves, and nobody
 //! changes who may do more.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -22,7 +23,7 @@ use crate::manage::role::NewRole;
 use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName, RoleName};
 use crate::manage::{Failure, Mistake, Stored};
-use crate::store::record::{Body, KeyBody, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
+use crate::store::record::{Body, Kind, RecordId, RoleBody, Subject, UserBody, UserState};
 
 /// How long a link is good if nothing is said, and at most.
 const LINK: Duration = Duration::from_secs(60 * 60);
@@ -36,7 +37,9 @@ struct UserView<'u> {
     state: UserState,
     api_access: bool,
     scope: Option<&'u Scope>,
-    keys: Vec<KeyOfUser>,
+    /// Absent where a change was made, and they cannot be read afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<KeyOfUser>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'u str>,
     created_by: Option<&'u str>,
@@ -54,23 +57,26 @@ struct KeyOfUser {
     hints: Vec<String>,
 }
 
-/// The keys of a user that the caller may see, but for those that are no more.
-fn keys_of(request: &Request<'_>, user: &str) -> Vec<KeyOfUser> {
-    let (authority, index) = (&request.caller.authority, &request.api.index);
-    let seen = |key: &Stored<KeyBody>| {
-        key.body.state != State::Revoked && authority.may(Permission::KeysRead, key.body.scope.as_ref())
-    };
-    let view = |Stored { id, body, .. }: Stored<KeyBody>| {
-        let hints = index.secrets_of(&id).into_iter().filter_map(|secret| secret.body.hint).collect();
-        KeyOfUser { id, name: body.name, state: body.state, hints }
-    };
-    index.keys_of(user).into_iter().filter(seen).map(view).collect()
+/// The keys of some users that the caller may see, but for those that are no more.
+async fn keys_of(request: &Request<'_>, users: &HashSet<&str>) -> Result<HashMap<Box<str>, Vec<KeyOfUser>>, Trouble> {
+    let mut keys = request.keys_owned_by(users).await?;
+    keys.retain(|Stored { body, .. }| {
+        body.state != State::Revoked && request.caller.authority.may(Permission::KeysRead, body.scope.as_ref())
+    });
+    let mut secrets = request.secrets_by_key(&keys.iter().map(|key| &*key.id).collect()).await?;
+    let mut found: HashMap<Box<str>, Vec<KeyOfUser>> = HashMap::new();
+    for Stored { id, body, .. } in keys {
+        let hints = secrets.remove(&id).unwrap_or_default().into_iter().filter_map(|secret| secret.body.hint).collect();
+        let of_user = found.entry(body.owner.unwrap_or_default()).or_default();
+        of_user.push(KeyOfUser { id, name: body.name, state: body.state, hints });
+    }
+    Ok(found)
 }
 
 impl<'u> UserView<'u> {
-    fn of(request: &Request<'_>, id: &'u str, body: &'u UserBody) -> Self {
+    fn of(id: &'u str, body: &'u UserBody, keys: Option<Vec<KeyOfUser>>) -> Self {
         Self {
-            keys: keys_of(request, id),
+            keys,
             id,
             email: &body.email,
             name: body.name.as_deref(),
@@ -86,8 +92,17 @@ impl<'u> UserView<'u> {
     }
 }
 
+/// Users with their keys.
+async fn views<'u>(request: &Request<'_>, users: &'u [Stored<UserBody>]) -> Result<Vec<UserView<'u>>, Trouble> {
+    let mut keys = keys_of(request, &users.iter().map(|user| &*user.id).collect()).await?;
+    let view = |user: &'u Stored<UserBody>| {
+        UserView::of(&user.id, &user.body, Some(keys.remove(&user.id).unwrap_or_default()))
+    };
+    Ok(users.iter().map(view).collect())
+}
+
 /// A page of the users that the caller may see.
-pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
+pub(super) async fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
     let record = as_record(&mut query);
@@ -104,7 +119,7 @@ pub(super) fn list_users(request: &Request<'_>) -> Result<Answer, Trouble> {
     if record {
         return Answer::list(&users, next);
     }
-    Answer::list(&users.iter().map(|user| UserView::of(request, &user.id, &user.body)).collect::<Vec<_>>(), next)
+    Answer::list(&views(request, &users).await?, next)
 }
 
 fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
@@ -134,19 +149,25 @@ fn may_become(request: &Request<'_>, user: &Stored<UserBody>) -> Result<(), Trou
 }
 
 /// One user.
-pub(super) fn get_user(request: &Request<'_>) -> Result<Answer, Trouble> {
+pub(super) async fn get_user(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let record = as_record(&mut query);
     query.finish()?;
     let user = seen_user(request)?;
-    let answer = if record { Answer::of(&user)? } else { Answer::of(&UserView::of(request, &user.id, &user.body))? };
-    Ok(answer.with_etag(user.revision))
+    if record {
+        return Ok(Answer::of(&user)?.with_etag(user.revision));
+    }
+    let keys = keys_of(request, &HashSet::from([&*user.id])).await?.remove(&user.id);
+    Ok(Answer::of(&UserView::of(&user.id, &user.body, Some(keys.unwrap_or_default())))?.with_etag(user.revision))
 }
 
 async fn changed(request: &Request<'_>, changed: UserChanged) -> Result<Answer, Trouble> {
     let UserChanged { user, secret, .. } = changed;
     request.in_force(user.revision).await;
-    let view = UserView { value: secret.as_ref().map(Secret::reveal), ..UserView::of(request, &user.id, &user.body) };
+    // It is done, and a value is shown this once, whatever else can be said.
+    let keys = keys_of(request, &HashSet::from([&*user.id])).await.ok();
+    let keys = keys.map(|mut keys| keys.remove(&user.id).unwrap_or_default());
+    let view = UserView { value: secret.as_ref().map(Secret::reveal), ..UserView::of(&user.id, &user.body, keys) };
     Ok(Answer::of(&view)?.with_etag(user.revision).after_change(user.revision))
 }
 
@@ -208,7 +229,7 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     }
     if let Some(scope) = &patch.scope {
         may_make(request, scope.as_ref())?;
-        may_move_keys_of(request, &user, scope.as_ref())?;
+        may_move_keys_of(request, &user, scope.as_ref()).await?;
     }
     if patch.api_access == Some(true) {
         may_give_access(request, patch.scope.as_ref().unwrap_or(&user.body.scope).as_ref())?;
@@ -219,13 +240,14 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
 }
 
 /// Whether the caller may let a user's keys act there, which move along.
-fn may_move_keys_of(request: &Request<'_>, user: &Stored<UserBody>, scope: Option<&Scope>) -> Result<(), Trouble> {
-    let theirs = |id: &str, _: u64, body: Body| match body {
-        Body::Key(key) if key.owner.as_deref() == Some(&*user.id) && key.state != State::Revoked => Some(id.to_owned()),
-        _ => None,
-    };
-    let (keys, _) = request.api.index.page(Kind::Key, "", usize::MAX, theirs);
-    keys.iter().try_for_each(|key| may_move(request, key, scope))
+async fn may_move_keys_of(
+    request: &Request<'_>,
+    user: &Stored<UserBody>,
+    scope: Option<&Scope>,
+) -> Result<(), Trouble> {
+    let keys = request.keys_owned_by(&HashSet::from([&*user.id])).await?;
+    let mut keys = keys.iter().filter(|key| key.body.state != State::Revoked);
+    keys.try_for_each(|key| may_move(request, &key.id, scope))
 }
 
 /// Whether the caller may let somebody use the API, who then has a key there.

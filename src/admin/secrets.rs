@@ -29,8 +29,8 @@ struct SecretView {
 
 /// What is known of a key's values, and who uses them: what is worth knowing before an old one ends.
 pub(super) async fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
-    let key = seen_or_recorded(request)?;
-    let secrets = request.api.index.secrets_of(&key.id);
+    let key = seen_or_recorded(request).await?;
+    let secrets = request.secrets_of(&key.id).await?;
     let usage = request.session().usage_of_values(&key.id, &secrets).await?;
     let view = |(StoredSecret { body, .. }, usage): (StoredSecret, ValueUsage)| {
         let SecretBody { hint, shape, created_time, not_after, .. } = body;
@@ -54,17 +54,16 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
     let end = grace.map(|grace| request.now.plus(grace.0));
     let mut attempt = 1;
     let rotated = loop {
-        let key = seen(request)?;
+        let key = seen(request).await?;
         if if_match.is_some_and(|expected| expected != key.revision) {
             return Err(precondition_failed());
         }
-        let others = request.api.index.secrets_of(&request.id);
+        let others = request.secrets_of(&request.id).await?;
         match request.session().rotate_key_beside(key, &others, end).await {
             Ok(rotated) => break rotated,
             Err(Failure::Outrun(_)) if if_match.is_some() => return Err(precondition_failed()),
             Err(Failure::Outrun(_)) if attempt < ATTEMPTS => {
                 attempt += 1;
-                request.api.index.refresh().await;
             }
             Err(failure) => return Err(failure.into()),
         }
@@ -78,13 +77,13 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
 /// The value of a key that keeps it; that it was looked up is in the audit before it is shown.
 pub(super) async fn look_up(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
-    let key = seen(request)?;
+    let key = seen(request).await?;
     let value = request.session().look_up_value(&key.id).await?;
     Answer::of(&json!({ "id": key.id, "value": value.as_str() }))
 }
 
 /// The key that a whole value opens, for support and for values that were found somewhere.
-pub(super) fn identify(request: &Request<'_>) -> Result<Answer, Trouble> {
+pub(super) async fn identify(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
     let mut attributes = request.attributes()?;
     let locksmith = &request.api.locksmith;
@@ -92,8 +91,10 @@ pub(super) fn identify(request: &Request<'_>) -> Result<Answer, Trouble> {
         Ok(locksmith.format.parse(text(value)?.as_bytes()).map(|secret| secret.digest(&locksmith.pepper)))
     });
     attributes.finish()?;
-    let index = &request.api.index;
-    let key = digest.flatten().and_then(|digest| index.key_of(digest)).and_then(|id| index.key(&id));
+    let key = match digest.flatten() {
+        Some(digest) => request.key_of(digest).await?,
+        None => None,
+    };
     let key = key.filter(|key| key.body.state != State::Revoked);
     let key = key.filter(|key| request.caller.authority.may(Permission::KeysRead, key.body.scope.as_ref()));
     let key = key.ok_or_else(|| Trouble::not_found("key"))?;

@@ -4,14 +4,30 @@ use crate::auth::authority::{Authority, Permissions, built_in};
 use crate::auth::grant::{Access, State, Timestamp};
 use crate::auth::lineage::DEEPEST;
 use crate::auth::scope::Scope;
-use crate::store::record::{BindingBody, KeyBody, RoleBody, Subject, UserBody, UserState};
+use crate::store::record::{BindingBody, RoleBody, Subject, UserBody, UserState};
+
+/// What the authority of a key depends on.
+pub struct Held {
+    /// Where it acts; everywhere if absent.
+    pub scope: Option<Scope>,
+    /// What it may do.
+    pub access: Access,
+    /// Its state.
+    pub state: State,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The user whose account it is bound to.
+    pub owner: Option<Box<str>>,
+    /// The key above it.
+    pub parent: Option<Box<str>>,
+}
 
 /// The records that authority is read from, as the index of a management node has them.
 pub trait View {
     /// A user.
     fn user(&self, id: &str) -> Option<UserBody>;
     /// A key.
-    fn key(&self, id: &str) -> Option<KeyBody>;
+    fn key(&self, id: &str) -> Option<Held>;
     /// A role that is not built in.
     fn role(&self, name: &str) -> Option<RoleBody>;
     /// All that bind a subject to a role.
@@ -62,10 +78,10 @@ fn of_key(id: &str, view: &impl View, now: Timestamp, depth: usize) -> Authority
     }
 }
 
-fn is_live(key: &KeyBody, view: &impl View, now: Timestamp) -> bool {
+fn is_live(key: &Held, view: &impl View, now: Timestamp) -> bool {
     let owner = |id: &str| view.user(id).is_some_and(|user| user.state == UserState::Active && user.api_access);
     key.state == State::Active
-        && key.expires_at.is_none_or(|end| end > now)
+        && key.expires_at > now
         && key.scope.as_ref().is_none_or(|scope| view.is_active(scope))
         && key.owner.as_deref().is_none_or(owner)
 }
@@ -86,6 +102,7 @@ mod tests {
     use super::*;
     use crate::auth::authority::Permission;
     use crate::manage::testing::{key_body, noon, user_body};
+    use crate::store::record::KeyBody;
 
     /// Records by their ids.
     #[derive(Default)]
@@ -100,8 +117,11 @@ mod tests {
         fn user(&self, id: &str) -> Option<UserBody> {
             self.users.get(id).cloned()
         }
-        fn key(&self, id: &str) -> Option<KeyBody> {
-            self.keys.get(id).cloned()
+        fn key(&self, id: &str) -> Option<Held> {
+            self.keys.get(id).cloned().map(|KeyBody { scope, access, state, expires_at, owner, parent, .. }| {
+                let expires_at = expires_at.unwrap_or(Timestamp::NEVER);
+                Held { scope, access, state, expires_at, owner, parent }
+            })
         }
         fn role(&self, name: &str) -> Option<RoleBody> {
             self.roles.get(name).cloned()

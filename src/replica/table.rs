@@ -5,6 +5,7 @@
 //! tables, so that a reader needs no lock and an index, once handed out, stays good. A key that is renamed gets new names; the
 //! old ones, some fifty bytes, stay until the next full pull.
 
+mod directory;
 mod draft;
 mod roll;
 mod rows;
@@ -13,11 +14,12 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use dashmap::DashMap;
 
+pub use self::directory::{Directory, KeyEntry, Keys};
 pub use self::draft::{Change, Counts, Draft, KeyFacts};
 pub use self::roll::Names;
 use self::roll::Roll;
@@ -68,7 +70,9 @@ pub(super) struct Table {
     /// Where the nodes are whose last step this is: usually one.
     steps: DashMap<Step, Vec<ScopeIndex>>,
     restrictions: boxcar::Vec<Restrictions>,
-    users: boxcar::Vec<AtomicU8>,
+    users: boxcar::Vec<User>,
+    /// How many places of keys there are.
+    places: AtomicU32,
     meters: Arc<Meters>,
     pub(super) tallies: Arc<Tallies>,
 }
@@ -78,6 +82,12 @@ pub(super) struct Table {
 struct Restrictions {
     networks: Networks,
     limit: Option<Limit>,
+}
+
+/// A user, whether the record has been seen or only something that names it.
+struct User {
+    id: Box<str>,
+    state: AtomicU8,
 }
 
 /// A scope, whether its record has been seen or only something that names it.
@@ -131,7 +141,7 @@ impl Table {
 
     /// A user who is not there may as little as one who is suspended.
     pub(super) fn standing(&self, user: UserIndex) -> Standing {
-        match self.users.get(place(user.0)).map(|user| user.load(Relaxed)) {
+        match self.users.get(place(user.0)).map(|user| user.state.load(Relaxed)) {
             Some(USER_GOOD) => Standing::Good,
             Some(USER_WITHOUT_ACCESS) => Standing::NoApiAccess,
             Some(_) | None => Standing::Suspended,

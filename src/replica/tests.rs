@@ -347,3 +347,4 @@ fn failure_18_the_age_of_a_snapshot_counts() {
 }
 
 mod designs;
+mod directory;

@@ -12,6 +12,7 @@ mod mount;
 mod operations;
 mod people;
 mod reach;
+mod search;
 mod seed;
 mod sign_in;
 mod stalls;

@@ -43,7 +43,7 @@ async fn whoever_has_no_good_key_or_cookie_has_nothing_loaded() {
     let loaded = tokio::select! {
         biased;
         () = api.index.reached(0) => true,
-        () = std::future::ready(()) => false,
+        () = ready(()) => false,
     };
     assert!(!loaded, "the index was loaded");
 }

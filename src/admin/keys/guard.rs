@@ -28,13 +28,12 @@ pub(in crate::admin) fn may_become(request: &Request<'_>, id: &str, scope: Optio
 }
 
 /// Whether a new key may have that id.
-pub(in crate::admin) fn is_free(request: &Request<'_>, id: Option<&KeyId>) -> Result<(), Trouble> {
-    match id.filter(|id| is_kept(request, &id.0)) {
-        Some(KeyId(id)) => {
-            Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {id} is kept for another key")))
-        }
-        None => Ok(()),
+pub(in crate::admin) async fn is_free(request: &Request<'_>, id: Option<&KeyId>) -> Result<(), Trouble> {
+    let Some(KeyId(id)) = id else { return Ok(()) };
+    if is_kept(request, id).await? {
+        return Err(Trouble::new(StatusCode::CONFLICT, "taken", format!("the id {id} is kept for another key")));
     }
+    Ok(())
 }
 
 /// Whether the caller may let a key act there.
@@ -48,15 +47,15 @@ pub(in crate::admin) fn may_move(request: &Request<'_>, id: &str, scope: Option<
 
 /// Whether a key that came into being under an id would have what was meant for another: a user's own key has the user's id,
 /// and roles may be bound to keys that are gone.
-pub(in crate::admin) fn is_kept(request: &Request<'_>, id: &str) -> bool {
+async fn is_kept(request: &Request<'_>, id: &str) -> Result<bool, Trouble> {
     let index = &request.api.index;
-    let is_free = index.key(id).is_none();
-    is_free && (index.stored_user(id).is_some() || !index.bindings(&Subject::Key(id.into())).is_empty())
+    let is_meant = index.stored_user(id).is_some() || !index.bindings(&Subject::Key(id.into())).is_empty();
+    Ok(is_meant && request.key(id).await?.is_none())
 }
 
 /// Whether the caller may make keys below that one.
-pub(in crate::admin) fn is_in_reach(request: &Request<'_>, parent: &str) -> Result<(), Trouble> {
-    let key = request.api.index.key(parent).filter(|key| key.body.state != State::Revoked);
+pub(in crate::admin) async fn is_in_reach(request: &Request<'_>, parent: &str) -> Result<(), Trouble> {
+    let key = request.key(parent).await?.filter(|key| key.body.state != State::Revoked);
     let key = key.filter(|key| request.caller.authority.may(Permission::KeysWrite, key.body.scope.as_ref()));
     let (field, why) = ("parent".to_owned(), "there is no such key, or none that you may change".to_owned());
     key.map(drop).ok_or_else(|| Trouble::invalid(vec![Mistake { field, why }]))

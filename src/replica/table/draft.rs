@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use hashbrown::HashTable;
 
@@ -12,7 +12,7 @@ use super::roll::Page;
 use super::rows::SecretRow;
 use super::{
     KeyRow, NODE_ABSENT, NODE_ACTIVE, NODE_SUSPENDED, Names, Node, Restrictions, Table, USER_ABSENT, USER_GOOD,
-    USER_SUSPENDED, USER_WITHOUT_ACCESS, place,
+    USER_SUSPENDED, USER_WITHOUT_ACCESS, User, place,
 };
 use crate::auth::address::Networks;
 use crate::auth::digest::Digest;
@@ -186,7 +186,7 @@ impl Draft {
     }
 
     pub(in crate::replica) fn counts(&self) -> Counts {
-        let users = self.table.users.iter().filter(|(_, user)| user.load(Relaxed) != USER_ABSENT);
+        let users = self.table.users.iter().filter(|(_, user)| user.state.load(Relaxed) != USER_ABSENT);
         let present = self.table.scopes.iter().filter(|(_, node)| node.state.load(Relaxed) != NODE_ABSENT);
         Counts { scopes: present.count(), users: users.count(), keys: self.live, secrets: self.opening }
     }
@@ -231,7 +231,7 @@ impl Draft {
     fn set_user(&mut self, id: &str, state: u8) {
         let index = self.user_index(id);
         if let Some(user) = self.table.users.get(place(index.0)) {
-            user.store(state, Relaxed);
+            user.state.store(state, Relaxed);
         }
     }
 
@@ -239,7 +239,8 @@ impl Draft {
         if let Some(index) = self.users.get(id) {
             return *index;
         }
-        let index = UserIndex(beyond(self.table.users.push(USER_ABSENT.into())));
+        let user = User { id: id.into(), state: USER_ABSENT.into() };
+        let index = UserIndex(beyond(self.table.users.push(user)));
         self.users.insert(id.into(), index);
         index
     }
@@ -304,6 +305,8 @@ impl Draft {
         let place = index(self.openers.len());
         self.openers.push(0);
         self.table.keys.set(place, KeyRow::absent(self.table.roll.add(self.page.as_mut(), names)));
+        // Only now: whoever looks at all of them finds a row in each place.
+        self.table.places.store(place + 1, Release);
         let (table, page, hasher) = (&self.table, self.page.as_ref(), &self.hasher);
         let id = |place: &u32| table.keys.get(*place).map_or("", |row| table.roll.names_or_on(page, row.names).id);
         self.keys.insert_unique(hasher.hash_one(names.id), place, |place| hasher.hash_one(id(place)));

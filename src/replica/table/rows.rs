@@ -13,6 +13,9 @@ use crate::auth::grant::{
 
 /// Enough for the workers of a large machine to keep out of each other's way.
 const SHARDS: usize = 64;
+/// Rows of keys that stand together in one shard: whoever looks at all of them locks once for each block, and meets them in the
+/// order in which they and their names lie in memory.
+const BLOCK: usize = 64;
 
 /// What is known of a key.
 #[derive(Clone, Copy)]
@@ -105,15 +108,38 @@ impl Default for KeyRows {
 }
 
 impl KeyRows {
+    /// The shard of a place, and where in it the row is.
+    fn shard(&self, place: u32) -> (&Shard<Vec<KeyRow>>, usize) {
+        let (block, within) = (place as usize / BLOCK, place as usize % BLOCK);
+        (&self.0[block % SHARDS], block / SHARDS * BLOCK + within)
+    }
+
     /// A row.
     pub(super) fn get(&self, place: u32) -> Option<KeyRow> {
-        self.0[place as usize % SHARDS].read().get(place as usize / SHARDS).copied()
+        let (shard, at) = self.shard(place);
+        shard.read().get(at).copied()
+    }
+
+    /// Looks at all rows there are up to a place, in the order of their places. No lock is held meanwhile.
+    pub(super) fn each(&self, places: u32, mut look: impl FnMut(u32, &KeyRow)) {
+        let mut block = Vec::with_capacity(BLOCK);
+        for first in (0..places).step_by(BLOCK) {
+            let (shard, at) = self.shard(first);
+            {
+                let rows = shard.read();
+                let end = rows.len().min(at + BLOCK);
+                block.extend_from_slice(rows.get(at..end).unwrap_or_default());
+            }
+            (first..places).zip(&block).for_each(|(place, row)| look(place, row));
+            block.clear();
+        }
     }
 
     /// Puts a row in its place, which is one that was, or the next.
     pub(super) fn set(&self, place: u32, row: KeyRow) {
-        let mut rows = self.0[place as usize % SHARDS].write();
-        match rows.get_mut(place as usize / SHARDS) {
+        let (shard, at) = self.shard(place);
+        let mut rows = shard.write();
+        match rows.get_mut(at) {
             Some(old) => *old = row,
             None => rows.push(row),
         }
@@ -156,6 +182,16 @@ impl SecretRows {
         let shard = self.shard(hash).read();
         let at = shard.index.find(hash, |at| shard.rows[*at as usize].0 == *digest)?;
         Some(shard.rows[*at as usize].1)
+    }
+
+    /// Those that name certain keys, by the places of these.
+    pub(super) fn naming(&self, is_such: impl Fn(u32) -> bool) -> Vec<Digest> {
+        let mut found = Vec::new();
+        for shard in &self.0 {
+            let shard = shard.read();
+            found.extend(shard.rows.iter().filter(|(_, row)| is_such(row.key)).map(|(digest, _)| *digest));
+        }
+        found
     }
 
     /// Puts a row, over the one that is there: a live key is not unknown for a moment.
@@ -204,6 +240,22 @@ mod tests {
     fn rows_stay_small() {
         assert_eq!(size_of::<KeyRow>(), 32, "a million keys have a million of them");
         assert_eq!(size_of::<(Digest, SecretRow)>(), 32);
+    }
+
+    #[test]
+    fn all_rows_of_keys_are_met_in_the_order_of_their_places() {
+        let rows = KeyRows::default();
+        for places in [0, 1, 63, 64, 65, 5_000, 70_000_u32] {
+            let there = u32::try_from(rows.0.iter().map(|shard| shard.read().len()).sum::<usize>()).unwrap();
+            (there..places).for_each(|n| rows.set(n, KeyRow::absent(KeyIndex(n + 7))));
+            let mut met = Vec::new();
+            rows.each(places, |place, row| met.push((place, row.names.0)));
+            assert!(met.iter().copied().eq((0..places).map(|n| (n, n + 7))), "{places}");
+            assert!((0..places).all(|n| rows.get(n).is_some_and(|row| row.names.0 == n + 7)));
+            assert!(rows.get(places).is_none());
+        }
+        rows.set(4_097, KeyRow::absent(KeyIndex(0)));
+        assert_eq!([4_096, 4_097, 4_098].map(|n| rows.get(n).unwrap().names.0), [4_103, 0, 4_105]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::thread;
 
 use super::*;
 use crate::support::certificates::Authority;
+use crate::support::until;
 
 /// How a command ended, with what no two runs have in common taken out.
 #[derive(Debug, PartialEq, Eq)]
@@ -255,6 +256,9 @@ fn lists_go_on_for_as_many_pages_as_there_are() {
     let rows: Vec<String> =
         rows.iter().enumerate().map(|(n, row)| row.replacen(",,", &format!(",{},", value(n)), 1)).collect();
     stage.keyward.site.import_keys(&rows.iter().map(String::as_str).collect::<Vec<_>>());
+    until("the import is seen", || {
+        stage.ask("GET", "/v2/keys?limit=1000", "").json()["result"].as_array().unwrap().len() == 1_000
+    });
     let url = format!("http://{}", stage.keyward.admin());
     let mut command = stage.keyward.site.command(&["key", "list", "--output", "json", "--server", &url]);
     let output = command.env("KEYWARD_API_KEY", &stage.admin.value).output().unwrap();
