@@ -1,6 +1,7 @@
 //! The management API: keys as Vidbeo's documents have them, field for field, and what is ours around that.
 
 mod by_command;
+mod by_network;
 mod changes;
 mod document;
 mod import;

@@ -192,10 +192,6 @@ impl Place for Server {
         limit: Duration,
     ) -> Result<(Changed, Waited), Failure> {
         let before = Place::key(self, id).await?;
-        if before.body.state == State::Revoked {
-            let why = "it is revoked already, and a server waits for what it does itself; `keyward node list` tells who is how far";
-            return Err(Failure::Conflict(format!("key {id}: {why}")));
-        }
         let mut parameters = reason(why);
         crate::auth::query::append(&mut parameters, "wait", "all");
         crate::auth::query::append(

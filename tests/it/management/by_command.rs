@@ -1,11 +1,6 @@
 //! The command line against a store and against a server: the same commands, the same words, the same ends.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 
 use super::*;
 use crate::support::certificates::Authority;
@@ -162,6 +157,8 @@ const COMMANDS: &[(&str, i32)] = &[
     ("key revoke none", 4),
     ("key create --name Three --id k3", 0),
     ("key revoke k3 --wait --timeout 20s", 0),
+    ("key revoke k3 --wait --timeout 20s", 0),
+    ("key revoke k3 --wait --output json", 0),
     ("scope create organization:beta/project:x --output json", 0),
     ("scope create organization:beta", 5),
     ("scope list", 0),
@@ -273,7 +270,7 @@ fn value(n: usize) -> String {
 
 /// Runs a command against a server that may be any.
 #[track_caller]
-fn ended(stage: &Stage, key: &str, words: &[&str]) -> (Option<i32>, String) {
+pub(super) fn ended(stage: &Stage, key: &str, words: &[&str]) -> (Option<i32>, String) {
     let words = [&["key", "list"], words].concat();
     let output = stage.keyward.site.command(&words).env("KEYWARD_API_KEY", key).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("kw_live_"), "no value is repeated");
@@ -336,72 +333,4 @@ fn a_server_is_believed_by_its_certificate_alone() {
     }
     assert_eq!(ended(&stage, &stage.admin.value, &["--server", &url]).0, Some(7));
     stage.upstream.expect_nothing();
-}
-
-/// Passes connections on, and swallows the answer to as many POSTs.
-fn swallowing(to: SocketAddr, mut answers: usize) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, posts) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
-    let counted = posts.clone();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, mut server) = (client.unwrap(), TcpStream::connect(to).unwrap());
-            let mut request = vec![0; 16 << 10];
-            let mut length = 0;
-            // The whole of a question fits into a few segments; its end is known by what the client waits for.
-            client.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
-            while let Ok(read @ 1..) = client.read(&mut request[length..]) {
-                length += read;
-            }
-            server.write_all(&request[..length]).unwrap();
-            let mut answer = Vec::new();
-            server.read_to_end(&mut answer).unwrap();
-            if request.starts_with(b"POST ") {
-                counted.fetch_add(1, Relaxed);
-                if answers > 0 {
-                    answers -= 1;
-                    let _ = client.shutdown(Shutdown::Both);
-                    continue;
-                }
-            }
-            let _ = client.write_all(&answer);
-        }
-    });
-    (address, posts)
-}
-
-#[test]
-fn a_key_is_made_once_however_often_the_answer_is_lost() {
-    let stage = Stage::new();
-    let (address, posts) = swallowing(stage.keyward.admin(), 2);
-    let url = format!("http://{address}");
-    let mut command = stage.keyward.site.command(&["key", "create", "--name", "once", "--server", &url]);
-    let output = command.env("KEYWARD_API_KEY", &stage.admin.value).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(posts.load(Relaxed), 3);
-    let keys = stage.result("GET", "/v2/keys", "");
-    let once = keys.as_array().unwrap().iter().filter(|key| key["name"] == "once").count();
-    assert_eq!(once, 1);
-    let value = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(stage.opens(&Key { id: String::new(), value: value.trim().to_owned() }), 200);
-}
-
-#[test]
-fn a_server_that_leads_elsewhere_is_not_followed() {
-    let stage = Stage::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let elsewhere = stage.keyward.admin();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let mut client = client.unwrap();
-            let _ = client.read(&mut [0; 4096]);
-            let _ = write!(
-                client,
-                "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{elsewhere}/v2/keys\r\nContent-Length: 0\r\n\r\n"
-            );
-        }
-    });
-    let (code, err) = ended(&stage, &stage.admin.value, &["--server", &url]);
-    assert!(code == Some(1) && err.contains("which is not followed"), "{code:?} {err}");
 }
