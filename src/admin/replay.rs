@@ -199,4 +199,31 @@ mod tests {
         drop(places);
         assert_eq!(replays.lock().len(), 0);
     }
+
+    #[test]
+    fn the_oldest_goes_first_and_none_is_remembered_for_ever() {
+        let replays = Replays::default();
+        for n in 0..=MOST {
+            let Ok(Remembered::Place(place)) = look(&replays, &n.to_string(), "k1", "1") else { panic!("{n} is new") };
+            place.remember(&Answer::of(&n).unwrap());
+        }
+        assert!(matches!(look(&replays, &MOST.to_string(), "k1", "1"), Ok(Remembered::Answer(_))), "the last is there");
+        assert!(matches!(look(&replays, "0", "k1", "1"), Ok(Remembered::Place(_))), "the first is gone");
+        let almost = MEMORY - Duration::from_secs(1);
+        let age = |by: Duration| replays.lock().values_mut().for_each(|entry| entry.at -= by);
+        age(almost);
+        assert!(matches!(look(&replays, "5", "k1", "1"), Ok(Remembered::Answer(_))));
+        age(Duration::from_secs(1));
+        assert!(matches!(look(&replays, "5", "k1", "1"), Ok(Remembered::Place(_))));
+    }
+
+    #[test]
+    fn the_same_words_about_something_else_are_another_question() {
+        let (replays, caller) = (Replays::default(), caller("k1", &[Permission::KeysWrite]));
+        let headers = HeaderMap::from_iter([(NAME.clone(), "a".parse().unwrap())]);
+        let ask = |path| replays.look(&headers, &caller, (path, &Bytes::from_static(b"{}")));
+        let Ok(Remembered::Place(place)) = ask("/v2/keys/k1/secrets") else { panic!("it is new") };
+        place.remember(&Answer::of(&"the value of k1").unwrap());
+        assert_eq!(ask("/v2/keys/k2/secrets").err().unwrap().status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
 }

@@ -3,11 +3,12 @@
 
 mod collector;
 
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use self::collector::{Collector, Span, TAKEN, partial};
 use super::support::certificates::Authority;
-use super::support::{After, Keyward, Site, Upstream, request, until};
+use super::support::{After, Keyward, PATIENCE, Site, Upstream, request, until};
 use super::upstream_tls::secured;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -295,6 +296,58 @@ fn a_stop_sends_what_waits() {
     keyward.terminate();
     assert_eq!(keyward.wait_for_exit().code(), Some(0));
     assert_eq!(collector.spans().len(), 30);
+}
+
+/// A stop sends all that waits, however many batches that is.
+#[test]
+fn a_stop_sends_several_batches() {
+    let (go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let (upstream, collector) = (
+        Upstream::start(),
+        Collector::answering(move |nth| {
+            if nth == 0 {
+                let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+            }
+            (TAKEN, Vec::new())
+        }),
+    );
+    let mut keyward = serve(&upstream, &collector, "queue: 4096");
+    let mut client = keyward.connect();
+    let mut ask = |count: usize| {
+        for _ in 0..count {
+            assert_eq!(client.exchange(&request("GET", "/public/x", &[], b"")).status, 200);
+        }
+    };
+    ask(1);
+    collector.server.wait_for(1);
+    // More than three batches wait while the first is not taken.
+    ask(1_600);
+    keyward.terminate();
+    keyward.wait_for_line("stopping: requests in flight are finished first");
+    drop(go);
+    assert_eq!(keyward.wait_for_exit().code(), Some(0));
+    assert_eq!(collector.spans().len(), 3 * 1_601);
+}
+
+/// What looks like a key is no more told to a collector than to the log, wherever in a path it stands, and a path that is long is
+/// told in part.
+#[test]
+fn a_path_is_told_without_what_could_be_a_key() {
+    let (upstream, collector) = (Upstream::start(), Collector::start());
+    let site = Site::new(upstream.address(), &config(&collector, ""));
+    let key = site.create_key(&[]);
+    let keyward = site.serve();
+    assert_eq!(keyward.get(&format!("/public/a/{}/b", key.value), &[]).status, 200);
+    let spans = collector.wait_for(3);
+    let (server, client) = (of_kind(&spans, 2), of_kind(&spans, 3));
+    for told in [server.get("url.path"), client.get("url.full")] {
+        assert!(told.contains("/public/a/") && told.ends_with("/b") && !told.contains(&key.value[8..]), "{told}");
+    }
+    assert_eq!(keyward.get(&format!("/public/{}", "x".repeat(6_000)), &[]).status, 200);
+    let spans = collector.wait_for(6)[3..].to_vec();
+    let told = of_kind(&spans, 2).get("url.path").len();
+    assert!((200..5_000).contains(&told), "{told}");
 }
 
 #[test]

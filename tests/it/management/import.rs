@@ -2,6 +2,7 @@
 //! where they could not make one by one.
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{Stage, refusal};
 use crate::support::{Client, Key, Response};
@@ -84,9 +85,12 @@ fn what_is_no_list_of_keys_is_refused_as_a_whole() {
     );
     let too_large = Client::connect(stage.keyward.admin()).exchange(head.as_bytes());
     assert_eq!(refusal(&too_large), (413, vec!["too_large".to_owned()]));
-    let large: String = (0..20_000).map(|n| format!("{n:064x},k{n}\n")).collect();
-    let (counts, _) = stage.imported(&stage.admin, "text/csv", &format!("sha256,id\n{large}"));
-    assert_eq!(counts, [20_000, 0, 0]);
+    let large: String = (1..20_000).map(|n| format!("{n:064x},k{n}\n")).collect();
+    let last: String = Sha256::digest(A).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (counts, _) = stage.imported(&stage.admin, "text/csv", &format!("sha256,id\n{large}{last},last\n"));
+    // All of it is in force when the answer comes, and is seen, however long it takes to get there.
+    assert_eq!((counts, stage.opens(&key("last", A))), ([20_000, 0, 0], 200));
+    stage.result("GET", "/v2/keys/last", "");
     let audit = stage.keyward.site.json(&["audit", "list", "--action", "key.import"]);
     assert_eq!(audit.as_array().unwrap().len(), 4, "a commit for each batch of 5,000");
 }
@@ -125,4 +129,30 @@ fn c2_c18_keys_are_imported_where_their_importer_may_make_keys() {
     // The organization's admins see it in their audit, and not what others did.
     let seen = stage.keyward.manage(&acme, "GET", "/v2/audit?action=key.import", "").json();
     assert_eq!(seen["result"].as_array().unwrap().len(), 1, "{seen}");
+}
+
+/// Who makes keys alone makes no scopes with them, and who comes from the sandbox brings nothing into production.
+#[test]
+fn nothing_comes_in_by_a_list_that_would_not_come_in_one_by_one() {
+    let stage = Stage::with(SHAPES);
+    stage.result("POST", "/v2/scopes", r#"{"id":"organization:acme"}"#);
+    stage.result("POST", "/v2/roles", r#"{"id":"clerk","permissions":["keys:read","keys:write"]}"#);
+    let bound = |name: &str, more: Value, role: &str| {
+        let key = stage.create(name, more);
+        let body = json!({ "subject": format!("key:{}", key.id), "role": role });
+        stage.result("POST", "/v2/bindings", &body.to_string());
+        key
+    };
+    let clerk = bound("clerk", json!({}), "clerk");
+    let rows = format!(
+        "value,id,scope\n{A},a,organization:acme\n{B},b,organization:acme/project:new\n{B},c,organization:new\n"
+    );
+    let (counts, rejections) = stage.imported(&clerk, "text/csv", &rows);
+    assert_eq!((counts, rejections.iter().map(|(line, _)| *line).collect()), ([1, 0, 2], vec![3, 4]));
+    assert!(rejections.iter().all(|(_, why)| why.contains("you may not make it")), "{rejections:?}");
+    assert_eq!(stage.result("GET", "/v2/scopes", "").as_array().map(Vec::len), Some(1));
+    let sandbox = bound("sandbox", json!({ "env": "test" }), "admin");
+    let refused = stage.import(&sandbox, "text/csv", &format!("value,id\n{B},b\n"));
+    assert_eq!(refusal(&refused), (403, vec!["forbidden".to_owned()]));
+    assert_eq!((stage.opens(&key("a", A)), stage.opens(&key("b", B))), (200, 401));
 }

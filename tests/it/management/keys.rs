@@ -259,6 +259,30 @@ fn what_is_asked_twice_by_mistake_is_done_once() {
     assert_eq!(stage.result("GET", "/v2/keys", "").as_array().map(Vec::len), Some(3));
     let other = refusal(&ask(&NEW.replace("Example", "Other")));
     assert_eq!(other, (422, vec!["idempotency_key_reused".to_owned()]));
+    for name in ["etag", "keyward-revision"] {
+        assert!(first.value(name).is_some() && first.value(name) == second.value(name), "{name}");
+    }
+    // The same words about another key do not give away the value of the first, nor do they to somebody else.
+    let (key, beside) = (stage.create("one", json!({})), stage.create("two", json!({})));
+    let rotate = |bearer: &str, key: &Key| {
+        let fields = [("Authorization", bearer), ("Idempotency-Key", "a2")];
+        stage.send("POST", &format!("/v2/keys/{}/secrets", key.id), &fields, b"")
+    };
+    let rotated = rotate(&bearer, &key);
+    assert_eq!((rotated.status, &rotate(&bearer, &key).body), (200, &rotated.body));
+    assert_eq!(refusal(&rotate(&bearer, &beside)).0, 422);
+    let second = stage.keyward.site.create_key(&["--role", "admin"]);
+    crate::support::until("it is known", || stage.keyward.manage(&second, "GET", "/v2/keys", "").status == 200);
+    let theirs = rotate(&second.bearer(), &key);
+    assert_eq!(theirs.status, 200);
+    assert_ne!(theirs.body, rotated.body);
+    // What was not done may be asked for again, also in other words.
+    let create = |body: &str| {
+        let fields =
+            [("Authorization", bearer.as_str()), ("Content-Type", "application/json"), ("Idempotency-Key", "a3")];
+        stage.send("POST", "/v2/keys", &fields, body.as_bytes()).status
+    };
+    assert_eq!((create(r#"{"type":"api"}"#), create(NEW)), (400, 200));
 }
 
 #[test]

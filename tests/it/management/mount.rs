@@ -1,9 +1,11 @@
 //! The management API under a prefix on the proxy listener: the same answers, and nothing of it for the upstream.
 
+use std::sync::{Mutex, mpsc};
+
 use super::super::support::http2::{self, Http2};
 use super::*;
 use crate::support::certificates::Authority;
-use crate::support::{door, until};
+use crate::support::{PATIENCE, door, ok, until};
 
 const MOUNTED: &str = "admin: { mount: /v2 }";
 
@@ -49,12 +51,22 @@ fn both_listeners_give_the_same_answers_and_the_upstream_hears_nothing() {
         }
         assert!(here.value("x-request-id").is_some());
     }
+    // Who nobody trusts does not say by what name others came.
+    let claims = stage.via_proxy("GET", "/v2/keys?limit=1", &[key, ("X-Forwarded-Proto", "https")], b"").json();
+    assert!(claims["links"]["next"].as_str().unwrap().starts_with("http://media.example/v2/keys?"), "{claims}");
+    // A list of keys is longer than anything else; not here, where it would be read before anybody knows whose it is.
+    let rows = format!("sha256\n{}", format!("{:064x}\n", 7).repeat(1_100));
+    let list = [key, ("Content-Type", "text/csv")];
+    let too_large = stage.via_proxy("POST", "/v2/keys/import", &list, rows.as_bytes());
+    assert_eq!(refusal(&too_large), (413, vec!["too_large".to_owned()]));
+    assert!(too_large.text().contains("send 65536 bytes at most"), "{}", too_large.text());
+    assert_eq!(stage.send("POST", "/v2/keys/import", &list, rows.as_bytes()).status, 200);
     assert_eq!(stage.via_proxy("GET", "/status", &[], b"").status, 401, "a path of the upstream's, which needs a key");
     stage.upstream.expect_nothing();
     let managed = |code| {
         stage.keyward.metric(&format!(r#"keyward_requests_total{{code="{code}",decision="managed",reason="ok"}}"#))
     };
-    until("they are counted", || managed("2xx") + managed("4xx") == 14.0);
+    until("they are counted", || managed("2xx") + managed("4xx") == 16.0);
 }
 
 #[test]
@@ -208,4 +220,28 @@ fn it_is_there_by_http2_and_tls_and_goes_with_the_config() {
     assert_eq!(keyward.reload().status, 200);
     assert_eq!(client.exchange(http2::request("GET", "/v2/keys", &fields[..1])).unwrap().status, 200);
     assert_eq!(upstream.only().head.target(), "/v2/keys");
+}
+
+/// Where there is no room for one more request there is none for those who manage either, who have a port of their own.
+#[test]
+fn it_waits_for_nobody_and_takes_nobodys_place() {
+    let (go, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |turn| {
+        let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+        turn.answer(&ok("slow"))
+    });
+    let site = Site::new(upstream.address(), "admin: { mount: /v2 }\nproxy: { max_requests: 1 }");
+    let admin = site.create_key(&["--role", "admin"]);
+    let keyward = site.serve();
+    let mut first = keyward.connect();
+    first.send(&request("GET", "/slow", &[("X-API-Key", &admin.value)], b""));
+    upstream.wait_for(1);
+    let refused = keyward.with_key(&admin, "GET", "/v2/keys");
+    assert_eq!((refusal(&refused).0, refused.value("retry-after").is_some()), (503, true));
+    assert_eq!(keyward.manage(&admin, "GET", "/v2/keys", "").status, 200);
+    drop(go);
+    assert_eq!(first.response().status, 200);
+    until("there is room again", || keyward.with_key(&admin, "GET", "/v2/keys").status == 200);
+    assert_eq!(upstream.received().len(), 1);
 }
