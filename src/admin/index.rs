@@ -3,7 +3,7 @@
 //! (`key_records.rs`). The other records are few: they are here, fed by pulls, and whoever has written waits until what was
 //! written is here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub(super) struct Index {
 struct State {
     head: Option<Revision>,
     records: BTreeMap<RecordId, Entry>,
+    /// The bindings of each subject, by their ids: they are looked for with each request.
+    bound: HashMap<Subject, BTreeSet<Box<str>>>,
 }
 
 struct Entry {
@@ -46,10 +48,31 @@ struct Entry {
 
 impl State {
     fn take(&mut self, record: Record) {
-        match record.body {
-            Some(body) => drop(self.records.insert(record.id, Entry { revision: record.revision, body })),
-            None => drop(self.records.remove(&record.id)),
+        if let Some(old) = self.records.remove(&record.id)
+            && let Some(subject) = subject_of(&record.id, &old.body)
+            && let Some(bindings) = self.bound.get_mut(&subject)
+        {
+            bindings.remove(&record.id.id);
+            if bindings.is_empty() {
+                self.bound.remove(&subject);
+            }
         }
+        let Some(body) = record.body else { return };
+        if let Some(subject) = subject_of(&record.id, &body) {
+            self.bound.entry(subject).or_default().insert(record.id.id.clone());
+        }
+        self.records.insert(record.id, Entry { revision: record.revision, body });
+    }
+}
+
+/// Who has a role by a record, if it is a binding.
+fn subject_of(id: &RecordId, body: &str) -> Option<Subject> {
+    if id.kind != Kind::Binding {
+        return None;
+    }
+    match Body::parse(id, body) {
+        Ok(Body::Binding(body)) => Some(body.subject),
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -200,11 +223,13 @@ impl View for Index {
     }
 
     fn bindings(&self, subject: &Subject) -> Vec<BindingBody> {
-        let bound = |_: &str, _: u64, body: Body| match body {
-            Body::Binding(binding) if binding.subject == *subject => Some(binding),
+        let ids = self.read(|state| state.bound.get(subject).cloned().unwrap_or_default());
+        let binding = |id: Box<str>| match self.body(&RecordId { kind: Kind::Binding, id })? {
+            // What was bound to somebody else a moment ago is not theirs.
+            (_, Body::Binding(binding)) if binding.subject == *subject => Some(binding),
             _ => None,
         };
-        self.page(Kind::Binding, "", usize::MAX, bound).0
+        ids.into_iter().filter_map(binding).collect()
     }
 
     fn is_active(&self, scope: &Scope) -> bool {
@@ -214,3 +239,6 @@ impl View for Index {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,10 @@ use crate::store::ledger::audit::{self, Entry, Filter, Order};
 /// The most lines that one request is searched for in; the next goes on where it ended, also where nothing was found.
 const MOST_LINES: usize = 10_000;
 
+/// The most keys that one request looks at for how often they were used, and how many are read together at least.
+const MOST_USED: usize = 10_000;
+const USED_TOGETHER: usize = 200;
+
 /// A page of the audit, the newest first; a cursor is the revision of the last line before it.
 pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
@@ -69,22 +73,32 @@ fn may_see(request: &Request<'_>, entry: &Entry) -> bool {
     }
 }
 
-/// A page of the keys that were used, by their ids.
+/// A page of the keys that were used, by their ids. Where few of them are the caller's to see, it may be short, or empty, and the
+/// next one goes on where it ended.
 pub(super) async fn usage(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
     query.finish()?;
-    let authority = &request.caller.authority;
-    let seen = |usage: &KeyUsage| {
-        let may = |key: KeyEntry<'_>| authority.may(Permission::UsageRead, key.scope);
-        *usage.key > *cursor && request.api.index.with_keys(|keys| keys.find(&usage.key).is_some_and(may))
+    let (authority, session) = (&request.caller.authority, request.session());
+    let may = |key: KeyEntry<'_>| authority.may(Permission::UsageRead, key.scope);
+    let (mut usage, mut after, mut looked_at) = (Vec::<KeyUsage>::new(), Box::<str>::from(cursor), 0);
+    let next = loop {
+        let used = session.usage_after(&after, limit.saturating_add(1).max(USED_TOGETHER)).await?;
+        let Some(last) = used.last().map(|usage| usage.key.clone()) else { break None };
+        looked_at += used.len();
+        request.api.index.with_keys(|keys| {
+            usage.extend(used.into_iter().filter(|usage| keys.find(&usage.key).is_some_and(may)));
+        });
+        if usage.len() > limit {
+            usage.truncate(limit);
+            break usage.last().map(|usage| usage.key.clone());
+        }
+        if looked_at >= MOST_USED {
+            break Some(last);
+        }
+        after = last;
     };
-    let mut usage: Vec<KeyUsage> =
-        request.session().usage().await?.into_iter().filter(seen).take(limit.saturating_add(1)).collect();
-    let more = usage.len() > limit;
-    usage.truncate(limit);
-    let next = usage.last().filter(|_| more).map(|usage| request.next(&usage.key));
-    Answer::list(&usage, next)
+    Answer::list(&usage, next.map(|last| request.next(&last)))
 }
 
 /// How often each value of a key was used, and who still has an old one.

@@ -139,6 +139,10 @@ impl Ledger for MemoryStore {
         Err(none())
     }
 
+    async fn usage_after(&self, _: &str, _: usize) -> Result<Vec<Usage>, LedgerError> {
+        Err(none())
+    }
+
     async fn report(&self, _: Report) -> Result<(), LedgerError> {
         Err(none())
     }

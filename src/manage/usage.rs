@@ -51,6 +51,11 @@ impl KeyUsage {
     }
 }
 
+/// Uses that are in the order of their keys, by these.
+fn by_key(usage: &[Usage]) -> Vec<KeyUsage> {
+    usage.chunk_by(|a, b| a.key == b.key).map(|of_key| KeyUsage::of(&of_key[0].key, of_key)).collect()
+}
+
 /// The uses of some values of one key, the oldest first.
 fn by_value(secrets: &[StoredSecret], usage: &[Usage]) -> Vec<ValueUsage> {
     let newest = secrets.last().map(|secret| secret.body.created_time);
@@ -110,8 +115,15 @@ impl<S: Store + Ledger> Session<S> {
     /// # Errors
     /// When the store cannot be read or keeps no usage.
     pub async fn usage(&self) -> Result<Vec<KeyUsage>, Failure> {
-        let usage = self.store.usage(None).await?;
-        Ok(usage.chunk_by(|a, b| a.key == b.key).map(|of_key| KeyUsage::of(&of_key[0].key, of_key)).collect())
+        Ok(by_key(&self.store.usage(None).await?))
+    }
+
+    /// The same of the keys that follow an id: of so many of them at most.
+    ///
+    /// # Errors
+    /// As for [`Session::usage`].
+    pub async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<KeyUsage>, Failure> {
+        Ok(by_key(&self.store.usage_after(key, keys).await?))
     }
 }
 

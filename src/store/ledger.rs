@@ -69,6 +69,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// When the store cannot be read, or keeps no usage.
     fn usage(&self, key: Option<&str>) -> impl Future<Output = Result<Vec<Usage>, LedgerError>> + Send;
 
+    /// The same of the keys that follow an id, in their order: of so many of them at most.
+    ///
+    /// # Errors
+    /// As for [`Ledger::usage`].
+    fn usage_after(&self, key: &str, keys: usize) -> impl Future<Output = Result<Vec<Usage>, LedgerError>> + Send;
+
     /// Says how far a node is.
     ///
     /// # Errors
@@ -124,6 +130,10 @@ impl Ledger for AnyStore {
         ask!(self, usage(key))
     }
 
+    async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
+        ask!(self, usage_after(key, keys))
+    }
+
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
         ask!(self, report(report))
     }
@@ -160,6 +170,10 @@ impl<L: Ledger> Ledger for Arc<L> {
 
     async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
         (**self).usage(key).await
+    }
+
+    async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
+        (**self).usage_after(key, keys).await
     }
 
     async fn report(&self, report: Report) -> Result<(), LedgerError> {

@@ -211,6 +211,18 @@ pub(in crate::store) async fn assert_usage_adds_up(store: &(impl Store + Ledger)
     let keys: Vec<_> = other.usage(None).await.unwrap().into_iter().map(|usage| usage.key).collect();
     assert_eq!(keys, ["k1".into(), "k1".into(), "k2".into()]);
     assert!(store.usage(Some("nobody")).await.unwrap().is_empty());
+    // Page by page: a key comes with all of its values.
+    for (after, most, expected) in [
+        ("", 9, &["k1", "k1", "k2"][..]),
+        ("", 1, &["k1", "k1"]),
+        ("k1", 1, &["k2"]),
+        ("k0zz", 2, &["k1", "k1", "k2"]),
+        ("k2", 5, &[]),
+        ("", 0, &[]),
+    ] {
+        let page = store.usage_after(after, most).await.unwrap();
+        assert!(page.iter().map(|usage| &*usage.key).eq(expected.iter().copied()), "{most} after {after:?}");
+    }
     assert!(store.pull(None).await.unwrap().revision == head, "usage is no part of the history");
 }
 

@@ -39,6 +39,11 @@ const USAGE: &str = "
     select key_id, secret_id, count, last_used, node, client from keyward.usage
     where $1::text is null or key_id = $1 order by key_id, secret_id";
 
+const USAGE_AFTER: &str = "
+    select key_id, secret_id, count, last_used, node, client from keyward.usage where key_id in (
+        select distinct key_id from keyward.usage where key_id > $1 order by key_id limit $2
+    ) order by key_id, secret_id";
+
 const REPORT: &str = "
     insert into keyward.node as n (id, rev, version, max_staleness, seen_at)
     values ($1, $2, $3, $4, clock_timestamp())
@@ -128,9 +133,12 @@ impl Ledger for PostgresStore {
     }
 
     async fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, LedgerError> {
-        let rows = self.rows(USAGE, &[(&key, Type::TEXT)]).await;
-        let usage = rows.and_then(|rows| rows.iter().map(usage).collect::<Result<Vec<_>, _>>().map_err(Trouble::from));
-        self.explained(usage.map(|rows| rows.into_iter().flatten().collect()))
+        self.uses(USAGE, &[(&key, Type::TEXT)]).await
+    }
+
+    async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
+        let keys = i64::try_from(keys).unwrap_or(i64::MAX);
+        self.uses(USAGE_AFTER, &[(&key, Type::TEXT), (&keys, Type::INT8)]).await
     }
 
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
@@ -155,6 +163,12 @@ impl Ledger for PostgresStore {
 type Value<'v> = (&'v (dyn ToSql + Sync), Type);
 
 impl PostgresStore {
+    async fn uses(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Usage>, LedgerError> {
+        let rows = self.rows(sql, values).await;
+        let usage = rows.and_then(|rows| rows.iter().map(usage).collect::<Result<Vec<_>, _>>().map_err(Trouble::from));
+        self.explained(usage.map(|rows| rows.into_iter().flatten().collect()))
+    }
+
     /// Reads a few rows.
     async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Trouble> {
         let lease = self.pool.lease().await?;

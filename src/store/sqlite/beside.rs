@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Params, Row, params};
 
 use super::read::{from_sql, to_sql};
 use super::trouble::Trouble;
@@ -70,7 +70,14 @@ impl Beside {
     pub(super) fn usage(&self, key: Option<&str>) -> Result<Vec<Usage>, Trouble> {
         let sql = "select key_id, secret_id, count, last_used, node, client from usage
                    where ?1 is null or key_id = ?1 order by key_id, secret_id";
-        self.read(sql, key, usage).map(|rows| rows.into_iter().flatten().collect())
+        self.read(sql, [key], usage).map(|rows| rows.into_iter().flatten().collect())
+    }
+
+    pub(super) fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, Trouble> {
+        let sql = "select key_id, secret_id, count, last_used, node, client from usage where key_id in
+                   (select distinct key_id from usage where key_id > ?1 order by key_id limit ?2) order by key_id, secret_id";
+        let keys = i64::try_from(keys).unwrap_or(i64::MAX);
+        self.read(sql, params![key, keys], usage).map(|rows| rows.into_iter().flatten().collect())
     }
 
     pub(super) fn report(&self, report: &Report) -> Result<(), Trouble> {
@@ -89,7 +96,7 @@ impl Beside {
     }
 
     pub(super) fn nodes(&self) -> Result<Vec<Node>, Trouble> {
-        self.read("select id, rev, version, max_staleness, seen_at from node where ?1 is null order by id", None, node)
+        self.read("select id, rev, version, max_staleness, seen_at from node order by id", [], node)
     }
 
     fn write(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Trouble> {
@@ -108,10 +115,10 @@ impl Beside {
     fn read<T>(
         &self,
         sql: &str,
-        key: Option<&str>,
+        values: impl Params,
         row: fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, Trouble> {
-        let read = |connection: &Connection| connection.prepare(sql)?.query_map([key], row)?.collect();
+        let read = |connection: &Connection| connection.prepare(sql)?.query_map(values, row)?.collect();
         self.with(false, read).map(Option::unwrap_or_default)
     }
 

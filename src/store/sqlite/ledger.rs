@@ -59,6 +59,11 @@ impl Ledger for SqliteStore {
         self.beside(move |beside| beside.usage(key.as_deref())).await
     }
 
+    async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
+        let key = key.to_owned();
+        self.beside(move |beside| beside.usage_after(&key, keys)).await
+    }
+
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
         self.beside(move |beside| beside.report(&report)).await
     }

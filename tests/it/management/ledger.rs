@@ -224,6 +224,33 @@ fn c20_c24_usage_is_seen_by_those_who_may_see_the_key() {
     }
 }
 
+/// Where most that was used is not the caller's to see, a request looks at a part of it, and the next one goes on.
+#[test]
+fn usage_is_found_behind_much_that_is_not_the_callers() {
+    let stage = Stage::new();
+    let key = stage.create("used", json!({}));
+    assert_eq!(stage.opens(&key), 200);
+    until("it is written down", || stage.result("GET", "/v2/usage", "").as_array().is_some_and(|all| all.len() == 1));
+    let beside = rusqlite::Connection::open(stage.keyward.site.path().join("keyward.db-usage")).unwrap();
+    // Before the id of any key that was made here, and after.
+    let gone = "with recursive n(n) as (select 1 union all select n + 1 from n where n < 12500)
+                insert into usage (key_id, secret_id, last_used, count, node, client)
+                select printf('%s-%05d', case when n > 300 then '00' else 'zz' end, n), printf('%032x', n), 1, 1, 'n', null from n";
+    beside.execute_batch(gone).unwrap();
+    for limit in [1, 1_000] {
+        let (mut pages, mut listed) = (0, Vec::new());
+        let mut target = format!("/v2/usage?limit={limit}");
+        loop {
+            let page = stage.ask("GET", &target, "").json();
+            pages += 1;
+            listed.extend(page["result"].as_array().unwrap().iter().map(|one| one["key"].clone()));
+            let Some(next) = page["links"]["next"].as_str() else { break };
+            target = next.strip_prefix("http://media.example").unwrap().to_owned();
+        }
+        assert_eq!((pages, listed), (2, vec![json!(key.id)]), "{limit}");
+    }
+}
+
 /// A deletion that was made is told as made, and as not known to hold everywhere where nobody can say who is there.
 #[test]
 fn a_deletion_whose_nodes_cannot_be_read_is_made_and_not_said_to_hold_everywhere() {
