@@ -75,28 +75,44 @@ pub fn authorize(
     let credential = presented.exactly_one()?;
     let secret = credential.secret().and_then(|secret| locksmith.format.parse(secret));
     let digest = secret.ok_or(Denial::MalformedCredential)?.digest(&locksmith.pepper);
-    let grant = keys.grant(&digest).map_err(Denial::from)?.ok_or(Denial::UnknownCredential)?;
-
-    let denied = |denial| Denied { denial, key: Some(grant.key), exhausted: None };
-    let grant = lineage::stand(grant, keys, now).map_err(denied)?;
-    is_of_environment(&grant, matched.rule.environment).map_err(denied)?;
-    if !lineage::allows(&grant, keys, facts.client) {
-        return Err(denied(Denial::AddressNotAllowed));
+    let look = || judge(&digest, credential.form, facts, matched, keys, now);
+    let mut judged = look();
+    while keys.has_turned() {
+        judged = look();
     }
-    let class = class_of(facts.method, matched);
-    if grant.access == Access::ReadOnly && class == Class::Write {
-        return Err(denied(Denial::ReadOnlyKey));
-    }
-    is_in_scope(&grant, credential.form, matched, keys).map_err(denied)?;
+    let grant = judged?;
     if let Err(exhausted) = lineage::take(&grant, keys) {
-        return Err(Denied { exhausted: Some(exhausted), ..denied(Denial::RateLimited) });
+        return Err(Denied { denial: Denial::RateLimited, key: Some(grant.key), exhausted: Some(exhausted) });
     }
 
     let referer = cleaned_referer(facts.headers, &matched.rule.forms, |_| true);
     let mut removals = Removals { query: empty_parameters, referer, ..Removals::default() };
     removals.add_only(&credential.place, matched.rule.forms.header.as_ref());
     removals.query.sort_unstable_by_key(|range| range.start);
-    Ok(Permit::new(grant, digest, credential.form, class, removals))
+    Ok(Permit::new(grant, digest, credential.form, class_of(facts.method, matched), removals))
+}
+
+/// What a secret opens, if the request may have it: all that is only looked at.
+fn judge(
+    digest: &Digest,
+    form: Form,
+    facts: &Facts<'_>,
+    matched: &Matched<'_>,
+    keys: &impl Keys,
+    now: Timestamp,
+) -> Result<Grant, Denied> {
+    let grant = keys.grant(digest).map_err(Denial::from)?.ok_or(Denial::UnknownCredential)?;
+    let denied = |denial| Denied { denial, key: Some(grant.key), exhausted: None };
+    let grant = lineage::stand(grant, keys, now).map_err(denied)?;
+    is_of_environment(&grant, matched.rule.environment).map_err(denied)?;
+    if !lineage::allows(&grant, keys, facts.client) {
+        return Err(denied(Denial::AddressNotAllowed));
+    }
+    if grant.access == Access::ReadOnly && class_of(facts.method, matched) == Class::Write {
+        return Err(denied(Denial::ReadOnlyKey));
+    }
+    is_in_scope(&grant, form, matched, keys).map_err(denied)?;
+    Ok(grant)
 }
 
 /// Until when what a secret was permitted may go on, unless something changes meanwhile: a WebSocket, say, or a long answer.

@@ -1,13 +1,15 @@
 //! The copy of the store's records that the data plane reads, and how fresh it is.
 //!
 //! Readers take a [`View`] and copy [`Grant`]s out of it: they hold no lock while a request is served. There is one
-//! [`Writer`]. News of a few records is applied in place; a full pull builds a new table beside the old one and swaps it,
-//! so that a request sees either the old state or the new.
+//! [`Writer`]. A full pull builds a new table beside the old one and swaps it, so that a request sees either the old state or
+//! the new. News of a few records is applied in place, what takes away before what gives: a request that looks meanwhile may see
+//! less than was ever there, and nothing that was not. One that has seen things from before and after looks again.
 
 mod meters;
 mod table;
 pub mod usage;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -76,7 +78,8 @@ impl Replica {
             Status::Expired(_) => Err(Unavailable::Expired),
             Status::Usable(_) => Ok(()),
         };
-        View { table: self.table.load(), availability, now }
+        let table = self.table.load();
+        View { turns: table.turns().into(), table, availability, now }
     }
 
     /// How much it can be believed now.
@@ -134,6 +137,8 @@ fn millis(time: Duration) -> u64 {
 /// The replica at the moment of a request.
 pub struct View {
     table: Guard<Arc<Table>>,
+    /// How often its table had turned from taking to giving.
+    turns: Cell<u64>,
     availability: Result<(), Unavailable>,
     now: Instant,
 }
@@ -184,6 +189,11 @@ impl Keys for View {
     fn take(&self, grant: &Grant) -> Result<(), Exhausted> {
         self.table.take(grant, self.now)
     }
+
+    fn has_turned(&self) -> bool {
+        let turns = self.table.turns();
+        self.turns.replace(turns) != turns
+    }
 }
 
 /// The one who changes the replica.
@@ -193,9 +203,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Applies news in place: owners must come before what they own.
+    /// Applies news in place, at most one of each record: first what takes away.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-        for change in changes {
+        let mut at = None;
+        for (step, change) in self.draft.in_steps(changes) {
+            if at.replace(step).is_some_and(|at| at != step) {
+                self.draft.turn();
+            }
             let unlimited = id_without_limit(&change);
             self.draft.apply(change);
             // Afterwards: a request that saw the key as it was may have made its meter meanwhile.

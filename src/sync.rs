@@ -17,9 +17,9 @@ use crate::auth::address::Networks;
 use crate::auth::grant::{Standing, Timestamp};
 use crate::auth::scope::Scope;
 use crate::lifecycle::Lifecycle;
-use crate::replica::{Change, KeyFacts, Writer};
+use crate::replica::{Change, Draft, KeyFacts, Writer};
 use crate::store::record::{Body, KeyBody, Kind, Record, ScopeState, UserBody, UserState};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Records, Revision, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// How the replica is kept up.
@@ -37,6 +37,10 @@ pub struct Config {
 
 /// The longest wait between two attempts at a store that does not answer: a key may have been revoked meanwhile.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// How much news is applied in place: some 20 MB at most, in a tenth of a second. More, after a long absence, is a state of its
+/// own: it is read whole, beside the present one.
+const LONGEST_DELTA: usize = 50_000;
 
 /// What a pull came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,25 +136,25 @@ impl<S: Store> Sync<S> {
         let mut takes_away = false;
         let mut pull = self.store.pull(self.revision).await?;
         let keys = self.writer.counts().keys;
-        let pulled = if pull.full {
-            let mut draft = self.writer.draft();
-            while let Some(batch) = pull.records.next().await? {
-                batch.iter().filter_map(|record| self.change(record)).for_each(|change| draft.apply(change));
-                // The control plane has other things to do than a pull of a million records.
-                tokio::task::yield_now().await;
+        let is_lost = pull.full && before.is_some();
+        let delta = if pull.full { None } else { self.delta(&mut pull.records).await? };
+        if !pull.full && delta.is_none() {
+            pull = self.store.pull(None).await?;
+        }
+        let pulled = match delta {
+            Some(changes) => {
+                let pulled = if changes.is_empty() { Pulled::Unchanged } else { Pulled::Delta };
+                takes_away = changes.iter().any(Change::takes_away);
+                self.writer.apply(changes);
+                pulled
             }
-            self.writer.replace(draft);
-            Pulled::Full
-        } else {
-            // All of it is read before any of it is applied: a delta that breaks off changes nothing.
-            let records = pull.records.collect().await?;
-            let changes: Vec<Change> = records.iter().filter_map(|record| self.change(record)).collect();
-            let pulled = if changes.is_empty() { Pulled::Unchanged } else { Pulled::Delta };
-            takes_away = changes.iter().any(Change::takes_away);
-            self.writer.apply(changes);
-            pulled
+            None => {
+                let draft = self.read_all(&mut pull.records).await?;
+                self.writer.replace(draft);
+                Pulled::Full
+            }
         };
-        if pull.full && self.revision.is_some() {
+        if is_lost {
             self.metrics.sync.resyncs.inc();
             let (was, is, keys_now) = (self.revision, pull.revision, self.writer.counts().keys);
             tracing::warn!(?was, %is, keys, keys_now, "the store does not know the revision that was followed: it is another one, or an older backup, and was read anew");
@@ -165,6 +169,29 @@ impl<S: Store> Sync<S> {
             let _ = teller.send(Applied { revision: pull.revision.number, first, takes_away, at: Instant::now() });
         }
         Ok(pulled)
+    }
+
+    /// All news of a delta, before any of it is applied: one that breaks off changes nothing. `None` if it is too long.
+    async fn delta(&self, records: &mut Records) -> Result<Option<Vec<Change>>, StoreError> {
+        let mut changes = Vec::new();
+        while let Some(batch) = records.next().await? {
+            if changes.len() + batch.len() > LONGEST_DELTA {
+                return Ok(None);
+            }
+            changes.extend(batch.iter().filter_map(|record| self.change(record)));
+        }
+        Ok(Some(changes))
+    }
+
+    /// All that there is, beside what is in force.
+    async fn read_all(&self, records: &mut Records) -> Result<Draft, StoreError> {
+        let mut draft = self.writer.draft();
+        while let Some(batch) = records.next().await? {
+            batch.iter().filter_map(|record| self.change(record)).for_each(|change| draft.apply(change));
+            // The control plane has other things to do than a pull of a million records.
+            tokio::task::yield_now().await;
+        }
+        Ok(draft)
     }
 
     /// Takes what the snapshot has, if it is ours and whole.
@@ -332,3 +359,6 @@ fn pause(poll_interval: Duration, failures: u32) -> Duration {
 fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,6 +263,9 @@ pub trait Keys {
     /// # Errors
     /// When that is nothing.
     fn take(&self, grant: &Grant) -> Result<(), Exhausted>;
+    /// Whether, since this view was made or was asked this, something was given after something else was taken away: what was
+    /// looked up before and what was looked up afterwards may never have been true together.
+    fn has_turned(&self) -> bool;
 }
 
 #[cfg(test)]

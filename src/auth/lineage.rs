@@ -153,6 +153,10 @@ mod tests {
     }
 
     impl Keys for Family {
+        fn has_turned(&self) -> bool {
+            false
+        }
+
         fn grant(&self, _digest: &Digest) -> Result<Option<Grant>, Unavailable> {
             Ok(Some(self.keys[0]))
         }

@@ -19,14 +19,21 @@ const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 /// One key, and a limit of one request.
 struct OneKey {
-    grant: Grant,
+    grant: Cell<Grant>,
+    /// What it is in a moment.
+    soon: Cell<Option<Grant>>,
     left: Cell<u32>,
     asked: Cell<u32>,
 }
 
 impl Keys for OneKey {
+    fn has_turned(&self) -> bool {
+        let soon = self.soon.take();
+        soon.inspect(|grant| self.grant.set(*grant)).is_some()
+    }
+
     fn grant(&self, _digest: &Digest) -> Result<Option<Grant>, Unavailable> {
-        Ok(Some(self.grant))
+        Ok(Some(self.grant.get()))
     }
 
     fn scope(&self, _index: ScopeIndex) -> Option<&Scope> {
@@ -78,7 +85,7 @@ fn one_key(change: impl FnOnce(&mut Grant)) -> OneKey {
         is_limited: true,
     };
     change(&mut grant);
-    OneKey { grant, left: Cell::new(1), asked: Cell::new(0) }
+    OneKey { grant: Cell::new(grant), soon: Cell::new(None), left: Cell::new(1), asked: Cell::new(0) }
 }
 
 /// Decides about a POST with the key.
@@ -116,6 +123,14 @@ fn r14_what_is_denied_takes_nothing_from_the_limit() {
     }
     let key = one_key(|_| ());
     assert_eq!((decide(&key, "/public"), key.asked.get()), (Ok(()), 0), "nor does a public route");
+}
+
+#[test]
+fn what_was_never_true_at_once_decides_nothing() {
+    let key = one_key(|_| ());
+    key.soon.set(Some(Grant { state: State::Revoked, ..key.grant.get() }));
+    let denied = decide(&key, "/a").unwrap_err();
+    assert_eq!((denied.denial, key.asked.get()), (Denial::RevokedCredential, 0), "it has looked again");
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -47,11 +48,6 @@ impl Hasher for DigestHasher {
         self.0 = bits;
     }
 
-    /// Small numbers are spread: the table takes its shard from the high bits.
-    fn write_u32(&mut self, number: u32) {
-        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
     /// Digests hash as one `u64`; anything else is mixed in plainly, and correctly.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
@@ -75,6 +71,7 @@ pub(super) struct Table {
     places: AtomicU32,
     meters: Arc<Meters>,
     pub(super) tallies: Arc<Tallies>,
+    turns: AtomicU64,
 }
 
 /// Where a key may be used from, and how often.
@@ -112,6 +109,16 @@ impl Table {
         self.keys.get(secret.key)?.grant(secret.tally, secret.not_after)
     }
 
+    /// How often the writer has turned from what takes away to what gives. Whoever has seen something of what is given knows of
+    /// the turn before it: rows are read under locks, and the rest is published like this is.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Acquire)
+    }
+
+    fn turn(&self) {
+        self.turns.fetch_add(1, AcqRel);
+    }
+
     pub(super) fn names(&self, key: KeyIndex) -> Names<'_> {
         self.roll.names(key)
     }
@@ -123,7 +130,7 @@ impl Table {
     pub(super) fn scope_of_step(&self, step: &Step) -> Option<&Scope> {
         let places = self.steps.get(step)?.clone();
         let mut present =
-            places.into_iter().filter_map(|i| self.node(i)).filter(|node| node.state.load(Relaxed) != NODE_ABSENT);
+            places.into_iter().filter_map(|i| self.node(i)).filter(|node| node.state.load(Acquire) != NODE_ABSENT);
         let one = present.next()?;
         present.next().is_none().then_some(&one.scope)
     }
@@ -132,7 +139,7 @@ impl Table {
     pub(super) fn is_active(&self, mut index: ScopeIndex) -> bool {
         while index != ScopeIndex::EVERYWHERE {
             match self.node(index) {
-                Some(node) if node.state.load(Relaxed) == NODE_ACTIVE => index = node.parent,
+                Some(node) if node.state.load(Acquire) == NODE_ACTIVE => index = node.parent,
                 Some(_) | None => return false,
             }
         }
@@ -141,7 +148,7 @@ impl Table {
 
     /// A user who is not there may as little as one who is suspended.
     pub(super) fn standing(&self, user: UserIndex) -> Standing {
-        match self.users.get(place(user.0)).map(|user| user.state.load(Relaxed)) {
+        match self.users.get(place(user.0)).map(|user| user.state.load(Acquire)) {
             Some(USER_GOOD) => Standing::Good,
             Some(USER_WITHOUT_ACCESS) => Standing::NoApiAccess,
             Some(_) | None => Standing::Suspended,

@@ -228,7 +228,8 @@ proptest! {
             }
         }
         let expected = [0, 1, 2].map(|n| owners.get(&digest(n)).and_then(|key| names.get(key)).cloned());
-        let (replica, mut writer) = loaded(changes);
+        let (replica, mut writer) = loaded([]);
+        changes.into_iter().for_each(|change| writer.apply([change]));
         prop_assert_eq!([0, 1, 2].map(|n| name_of(&replica, n)), expected.clone());
 
         let mut full: Vec<Change> = names.into_iter().map(|(id, name)| Change::Key(id, facts(&name))).collect();
@@ -348,3 +349,4 @@ fn failure_18_the_age_of_a_snapshot_counts() {
 
 mod designs;
 mod directory;
+mod steps;

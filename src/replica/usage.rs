@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,8 @@ use crate::auth::grant::{TallyIndex, Timestamp};
 #[derive(Default)]
 pub struct Tallies {
     all: boxcar::Vec<Tally>,
+    /// Places at the end that nobody uses yet.
+    spare: Mutex<Range<u32>>,
     /// Who was used for the first time in a minute, since somebody collected.
     news: Mutex<Vec<Seen>>,
 }
@@ -68,8 +71,17 @@ pub fn minute(now: Timestamp) -> u32 {
 impl Tallies {
     /// Room for one more secret.
     pub(super) fn open(&self) -> TallyIndex {
+        if let Some(spare) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).next() {
+            return TallyIndex(spare);
+        }
         // A table holds fewer than 2^32 secrets; beyond that, they would share one.
         TallyIndex(u32::try_from(self.all.push(Tally::default())).unwrap_or(u32::MAX))
+    }
+
+    /// All that has been opened since this one, it included, was for a table that nobody has seen.
+    pub(super) fn take_back(&self, first: TallyIndex) {
+        let end = u32::try_from(self.all.count()).unwrap_or(u32::MAX);
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = first.0..end;
     }
 
     /// Counts a request. `who` is asked for once in a minute.

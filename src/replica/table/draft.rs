@@ -102,6 +102,19 @@ impl Change {
     }
 }
 
+/// In which order news of one delta is applied, so that nothing is open meanwhile that was not before and is not afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::replica) enum Step {
+    /// Something ends.
+    Takes,
+    /// There is a user, or a scope, that nothing has named yet: what is to be moved there is not refused for it.
+    Founds,
+    /// A key that works goes on otherwise: with more, with less, or elsewhere.
+    Alters,
+    /// Something works that did not.
+    Gives,
+}
+
 /// How many records of each kind are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -134,6 +147,8 @@ pub struct Draft {
     users: HashMap<Box<str>, UserIndex>,
     /// What this will take the place of, until it does.
     before: Option<Arc<Table>>,
+    /// The first place where a secret is counted that was not in the table before.
+    opened: Option<TallyIndex>,
 }
 
 impl Draft {
@@ -144,6 +159,7 @@ impl Draft {
         Self {
             table: Arc::new(Table { meters, tallies, ..Table::default() }),
             before,
+            opened: None,
             keys: HashTable::new(),
             hasher: RandomState::new(),
             openers: Vec::new(),
@@ -191,6 +207,39 @@ impl Draft {
         Counts { scopes: present.count(), users: users.count(), keys: self.live, secrets: self.opening }
     }
 
+    /// The news of a delta in the order in which it is to be applied.
+    pub(in crate::replica) fn in_steps(&self, changes: impl IntoIterator<Item = Change>) -> Vec<(Step, Change)> {
+        let mut steps: Vec<_> = changes.into_iter().map(|change| (self.step(&change), change)).collect();
+        steps.sort_by_key(|(step, _)| *step);
+        steps
+    }
+
+    /// What news does to what is there.
+    fn step(&self, change: &Change) -> Step {
+        let founds = |is_named| if is_named { Step::Gives } else { Step::Founds };
+        match change {
+            Change::ScopeGone(_) | Change::UserGone(_) | Change::KeyGone(_) | Change::SecretGone(_) => Step::Takes,
+            Change::Scope { active: false, .. } => Step::Takes,
+            Change::Scope { scope, active: true } => founds(self.scopes.contains_key(scope)),
+            Change::User { standing: Standing::NoApiAccess | Standing::Suspended, .. } => Step::Takes,
+            Change::User { id, standing: Standing::Good } => founds(self.users.contains_key(id)),
+            Change::Key(_, facts) if facts.state != State::Active => Step::Takes,
+            Change::Key(id, _) => {
+                let old = self.find_key(id).and_then(|place| self.table.keys.get(place));
+                if old.is_some_and(|old| old.state == Some(State::Active)) { Step::Alters } else { Step::Gives }
+            }
+            Change::Secret { digest, key, not_after } => {
+                let old = self.table.secrets.get(digest).filter(|old| self.find_key(key) == Some(old.key));
+                if old.is_some_and(|old| *not_after <= old.not_after) { Step::Takes } else { Step::Gives }
+            }
+        }
+    }
+
+    /// What takes away has been applied, and what gives is to come.
+    pub(in crate::replica) fn turn(&self) {
+        self.table.turn();
+    }
+
     /// Applies one record's news. What it owns may come in any order, but what is not owned yet grants nothing.
     pub fn apply(&mut self, change: Change) {
         match change {
@@ -212,7 +261,7 @@ impl Draft {
     fn set_scope(&mut self, scope: &Scope, state: u8) {
         let index = self.scope_index(scope);
         if let Some(node) = self.table.node(index) {
-            node.state.store(state, Relaxed);
+            node.state.store(state, Release);
         }
     }
 
@@ -231,7 +280,7 @@ impl Draft {
     fn set_user(&mut self, id: &str, state: u8) {
         let index = self.user_index(id);
         if let Some(user) = self.table.users.get(place(index.0)) {
-            user.state.store(state, Relaxed);
+            user.state.store(state, Release);
         }
     }
 
@@ -329,7 +378,10 @@ impl Draft {
     fn set_secret(&mut self, digest: Digest, key: &str, not_after: Timestamp) {
         let place = self.place_of_id(key);
         let old = self.table.secrets.get(&digest);
-        let tally = old.map_or_else(|| self.tally_of(&digest), |old| old.tally);
+        let tally = match old {
+            Some(old) => old.tally,
+            None => self.tally_of(&digest),
+        };
         self.table.secrets.set(digest, SecretRow { key: place, tally, not_after });
         if let Some(old) = old {
             self.closes(old.key);
@@ -351,9 +403,22 @@ impl Draft {
     }
 
     /// Where a secret is counted: as it was in the table before, if it was there.
-    fn tally_of(&self, digest: &Digest) -> TallyIndex {
+    fn tally_of(&mut self, digest: &Digest) -> TallyIndex {
         let known = self.before.as_ref().and_then(|table| table.secrets.get(digest)).map(|secret| secret.tally);
-        known.unwrap_or_else(|| self.table.tallies.open())
+        known.unwrap_or_else(|| {
+            let tally = self.table.tallies.open();
+            self.opened.get_or_insert(tally);
+            tally
+        })
+    }
+}
+
+impl Drop for Draft {
+    /// A pull that breaks off leaves nothing behind in what all tables share.
+    fn drop(&mut self) {
+        if let (Some(before), Some(first)) = (&self.before, self.opened) {
+            before.tallies.take_back(first);
+        }
     }
 }
 
