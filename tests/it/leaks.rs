@@ -286,7 +286,8 @@ fn nothing_that_is_ever_written_tells_a_secret() {
     check_database(&keyward.site, &all);
 }
 
-/// A database has the digests of its keys, where they are looked up and nowhere else.
+/// A database has the digests of its keys where they are looked up, and where the audit keeps which records were left, which is
+/// shown to nobody: also not where what it says of them is wrong.
 #[track_caller]
 fn check_database(site: &Site, canaries: &[Canary]) {
     let (mut files, mut stored) = (Written::default(), Written::default());
@@ -302,12 +303,27 @@ fn check_database(site: &Site, canaries: &[Canary]) {
     }
     let dump = "import sqlite3\n\
                 c = sqlite3.connect('keyward.db')\n\
-                for row in c.execute('select * from audit'): print(row)\n\
+                for row in c.execute('select rev, at, entry from audit'): print(row)\n\
                 for row in c.execute('select body from record'): print(row)\n";
     let dumped = tools::run(Command::new("python3").args(["-c", dump]).current_dir(site.path()));
     assert!(dumped.status.success() && dumped.out.contains("key.rotate"), "{dumped:?}");
     stored.add("the audit and the bodies of records", dumped.out);
     stored.assert_free_of(&needles);
+    let mut shown = Written::default();
+    let database = rusqlite::Connection::open(site.path().join("keyward.db")).unwrap();
+    for damage in ["", "update record set body = replace(body, '{', '{ ')", "delete from record where kind = 'secret'"]
+    {
+        database.execute_batch(damage).unwrap();
+        for words in [&["audit", "list", "--limit", "1000"][..], &["audit", "export"], &["audit", "verify"]] {
+            for more in [&[][..], &["--output", "json"]] {
+                let words = [words, more].concat();
+                shown.add_ended(&words.join(" "), &tools::run(&mut site.command(&words)));
+            }
+        }
+    }
+    let text = shown.0.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes)).collect::<String>();
+    assert!(text.contains("a secret") && text.contains("key.rotate"), "{text}");
+    shown.assert_free_of(&needles);
 }
 
 #[test]
