@@ -87,6 +87,8 @@ fn nobody_learns_who_has_an_account_and_nobody_tries_for_ever() {
         (Some(1), &json!("127.0.0.1")),
         "{audit}"
     );
+    let who = audit[0]["detail"]["target"]["id"].as_str().unwrap();
+    assert_eq!(audit[0]["actor"], json!(format!("user:{who}")), "who signs in is who is taken down");
     let limited = stage.sign_in(&json!({ "email": "ann@example.com", "password": PASSWORD }));
     assert!(limited.status == 429 && limited.value("retry-after").is_some());
 }
