@@ -11,7 +11,7 @@ mod index;
 mod input;
 mod key_records;
 mod keys;
-mod leaks;
+pub mod leaks;
 mod ledger;
 mod me;
 pub mod operation;
@@ -43,6 +43,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What clients call it, for links; what they say themselves if absent.
     pub url: Option<String>,
+    /// Whose signed reports of leaked keys are taken, if anybody's.
+    pub leaks: Option<leaks::Config>,
 }
 
 /// What the pages are made of.

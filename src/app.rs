@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -135,8 +135,8 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     };
     let ops = serve_ops(&mut tasks, ops_listener, ops)?;
     let (reloads, asked) = Reloads::new();
-    let api =
-        Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin.and_then(|admin| admin.url));
+    let trusted = Arc::new(ArcSwap::from_pointee(proxy.trusted_proxies.clone()));
+    let api = Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin, trusted.clone());
     let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
     let (admin, desk) = serve_admin(&mut tasks, admin_listener, parts, reread.is_some().then_some(reloads), api)?;
 
@@ -154,9 +154,9 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
     if let Some(reread) = reread {
         let (live, level) = (data_plane.live(), logs.level());
-        let (replica, lifecycle) = (replica.clone(), lifecycle.clone());
-        let exporters = exporters.clone();
-        let parts = Parts { live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle };
+        let (replica, lifecycle, exporters) = (replica.clone(), lifecycle.clone(), exporters.clone());
+        let parts =
+            Parts { live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle, trusted };
         tasks.spawn(Reloader::new(reread, asked, parts).run());
     }
     lifecycle.enter(Phase::Serving);
@@ -245,7 +245,7 @@ fn serve_admin(
     api: Api,
 ) -> Result<(Option<SocketAddr>, Option<Desk>), Error> {
     let Some(listener) = listener else { return Ok((None, None)) };
-    let (address, follow) = (listener.local_addr()?, api.follow());
+    let (address, follow, sweep) = (listener.local_addr()?, api.follow(), api.sweep());
     let admin = Arc::new(Admin { replica, metrics, lifecycle, reloads, api });
     let page = move |ask| {
         let admin = admin.clone();
@@ -261,6 +261,7 @@ fn serve_admin(
     apart(tasks, "admin", async move {
         tokio::try_join!(
             follow,
+            sweep,
             control::serve(listener, hand_in),
             control::attend(own_questions, page.clone()),
             control::attend(questions, page),

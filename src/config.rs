@@ -5,6 +5,7 @@
 //! (`raw`); and those become values that cannot be wrong (here, `proxy`, `keys`, `routes`, `values`). Nothing after this
 //! module looks at YAML, and nobody holds the config as a whole.
 
+mod admin;
 mod document;
 mod keys;
 mod ops;
@@ -34,7 +35,7 @@ use self::report::Report;
 use self::schema::Shapes;
 use crate::auth::Locksmith;
 use crate::store::Location;
-use crate::{admin, sync, telemetry, tls};
+use crate::{sync, telemetry, tls};
 
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Position};
@@ -45,7 +46,7 @@ pub struct Config {
     /// The data plane.
     pub proxy: crate::proxy::Config,
     /// The management API; `None` when it is not wanted.
-    pub admin: Option<admin::Config>,
+    pub admin: Option<crate::admin::Config>,
     /// Health and metrics; `None` when they are not wanted.
     pub ops: Option<crate::ops::Config>,
     /// How the replica is kept up.
@@ -142,7 +143,7 @@ enum Purpose {
 /// The sections, each as its component wants it. What is `None` is not there, or was reported.
 struct Parts {
     proxy: Option<crate::proxy::Config>,
-    admin: Option<admin::Config>,
+    admin: Option<crate::admin::Config>,
     ops: Option<crate::ops::Config>,
     sync: sync::Config,
     store: Option<Location>,
@@ -210,11 +211,8 @@ impl Parts {
         let around = traces::Around { base, overrides, reads_files: purpose == Purpose::Serve };
         let spans = traces::traces(raw.traces.as_ref(), &around, report);
         let proxy = proxy::proxy(raw, listeners.proxy, locksmith.as_ref(), base, purpose == Purpose::Serve, report);
-        let url = raw
-            .admin
-            .as_ref()
-            .and_then(|admin| report.take(&OptionPath::of(["admin", "url"]), values::base_url(&admin.url)));
-        let admin = listeners.admin.map(|listen| admin::Config { listen, url: url.flatten() });
+        let files = (base, purpose == Purpose::Serve);
+        let admin = admin::admin(raw.admin.as_ref(), listeners.admin, files, report);
         let upstream = proxy.as_ref().map(|proxy| (&proxy.upstream, proxy.upstream_protocol));
         let ops = ops::ops(raw.ops.as_ref(), listeners.ops, upstream, report);
         let pepper = raw.keys.as_ref().and_then(|keys| keys.pepper.as_ref()?.file.as_ref());

@@ -12,6 +12,7 @@ pub mod role;
 pub mod rotate;
 pub mod scope;
 mod sealed;
+pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod usage;
@@ -23,14 +24,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub use self::failure::{Failure, Mistake};
 pub use self::read::{Everything, StoredSecret, with_all_above};
 use crate::auth::Locksmith;
 use crate::auth::grant::Timestamp;
 use crate::auth::scope::Scope;
-use crate::store::record::RecordId;
+use crate::store::record::{Body, Record, RecordId};
 use crate::store::{Change, Commit};
 
 /// How often a change is tried when others change the same record.
@@ -76,6 +77,19 @@ fn who(actor: &str) -> &str {
     ["key:", "user:"].into_iter().find_map(|kind| actor.strip_prefix(kind)).unwrap_or(actor)
 }
 
+/// The fields in which two bodies differ, as they were and as they will be; who and when is in the audit anyway.
+fn difference<B: Serialize>(before: &B, after: &B) -> (Map<String, Value>, Map<String, Value>) {
+    let fields = |body: &B| match serde_json::to_value(body) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    let (before, after) = (fields(before), fields(after));
+    let names = before.keys().chain(after.keys()).filter(|name| !name.starts_with("updated_"));
+    let changed = names.filter(|name| before.get(*name) != after.get(*name));
+    let get = |fields: &Map<String, Value>, name: &String| fields.get(name).cloned().unwrap_or(Value::Null);
+    changed.map(|name| ((name.clone(), get(&before, name)), (name.clone(), get(&after, name)))).unzip()
+}
+
 /// A record of one kind, its body read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stored<B> {
@@ -86,6 +100,12 @@ pub struct Stored<B> {
     /// What it is.
     #[serde(flatten)]
     pub body: B,
+}
+
+/// A record as one of a kind, if it is one and can be read.
+fn stored<B>(record: Record, body: impl Fn(Body) -> Option<B>) -> Option<Stored<B>> {
+    let body = body(Body::parse(&record.id, record.body.as_deref()?).ok()?)?;
+    Some(Stored { id: record.id.id, revision: record.revision, body })
 }
 
 impl<B> Stored<B> {

@@ -50,7 +50,7 @@ begin
     grant select (rev, at, chain) on keyward.audit to keyward_reader;
 
     -- What only those who manage may read (passwords, sealed values) is nothing for who only reads.
-    grant select, insert, update on keyward.private to keyward_writer;
+    grant select, insert, update, delete on keyward.private to keyward_writer;
 
     -- Who writes adds to the history and changes nothing in it.
     grant update (rev, chain) on keyward.meta to keyward_writer;

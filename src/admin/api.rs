@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{ALLOW, HOST, HeaderMap, IF_MATCH, WWW_AUTHENTICATE};
@@ -22,10 +23,12 @@ use super::sessions::Sessions;
 use super::throttle::{SignIns, Throttle};
 use super::{bindings, import, keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
+use crate::auth::address::{Networks, client_address};
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
 use crate::control::{Ask, LONGEST_BODY, Mounted, Page, Unread};
-use crate::manage::{Mistake, Session};
+use crate::manage::sweep::{Sweeper, Swept};
+use crate::manage::{Failure, Mistake, Session};
 use crate::replica::Replica;
 use crate::store::{AnyStore, Revision};
 use crate::telemetry::metrics::Metrics;
@@ -35,6 +38,10 @@ use crate::telemetry::metrics::Metrics;
 const LONGEST_LIST: usize = 4 * 1024 * 1024;
 /// How long an answer waits for what it has changed to be in force here.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often is cleared away what nobody needs, and how many seconds later at most.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+const SWEEP_JITTER: u64 = 60;
 
 /// What answers are made of.
 pub struct Api {
@@ -52,6 +59,10 @@ pub struct Api {
     pub(super) metrics: Arc<Metrics>,
     /// What clients call this server, if the config says so.
     pub(super) url: Option<String>,
+    /// Whose signed reports of leaked keys are taken, if anybody's.
+    pub(super) leaks: Option<leaks::Config>,
+    /// Whose forwarding headers are believed.
+    trusted: Arc<ArcSwap<Networks>>,
     /// Who has failed.
     pub(super) throttle: Throttle,
     /// Who has tried to sign in.
@@ -94,12 +105,28 @@ impl Api {
         locksmith: Arc<Locksmith>,
         (replica, applied): (Arc<Replica>, watch::Receiver<Option<Revision>>),
         metrics: Arc<Metrics>,
-        url: Option<String>,
+        config: Option<super::Config>,
+        trusted: Arc<ArcSwap<Networks>>,
     ) -> Self {
+        let (url, leaks) = config.map_or((None, None), |config| (config.url, config.leaks));
         let index = Arc::new(Index::new(replica.clone()));
         let (throttle, replays) = (Throttle::default(), Replays::default());
         let (sign_ins, sessions) = (SignIns::default(), Sessions::default());
-        Self { store, locksmith, replica, index, applied, metrics, url, throttle, sign_ins, sessions, replays }
+        Self {
+            store,
+            locksmith,
+            replica,
+            index,
+            applied,
+            metrics,
+            url,
+            leaks,
+            trusted,
+            throttle,
+            sign_ins,
+            sessions,
+            replays,
+        }
     }
 
     /// Keeps what it answers from up with the store, for ever.
@@ -108,6 +135,29 @@ impl Api {
         async move {
             index.follow(store, applied).await;
             Ok(())
+        }
+    }
+
+    /// Clears away what nobody needs any more, for ever. Several processes that do are in nobody's way.
+    pub fn sweep(&self) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
+        let (store, locksmith) = (self.store.clone(), self.locksmith.clone());
+        async move {
+            let (mut sweeper, actor) = (Sweeper::default(), "keyward".to_owned());
+            let mut session = Session { store, locksmith, actor, now: SystemTime::now().into() };
+            loop {
+                // Not all of those that were started together at once.
+                let jitter = getrandom::u64().unwrap_or_default() % SWEEP_JITTER;
+                tokio::time::sleep(SWEEP_INTERVAL + Duration::from_secs(jitter)).await;
+                session.now = SystemTime::now().into();
+                match sweeper.step(&session).await {
+                    Ok(swept) if swept == Swept::default() => {}
+                    Ok(Swept { records, uses, nodes }) => {
+                        tracing::info!(records, uses, nodes, "cleared away what nobody needs any more");
+                    }
+                    Err(Failure::NoLedger(_) | Failure::ReadOnly(_)) => std::future::pending().await,
+                    Err(failure) => tracing::warn!(%failure, "cannot clear away what nobody needs any more"),
+                }
+            }
         }
     }
 
@@ -121,6 +171,10 @@ impl Api {
 
     /// Answers.
     pub async fn answer(&self, mut ask: Ask) -> Page {
+        if ask.mounted.is_none() {
+            // The proxy port has found out already.
+            ask.client = client_address(ask.peer, &ask.headers, &self.trusted.load());
+        }
         let page = match self.try_answer(&mut ask).await {
             Ok(answer) => answer.page(),
             Err(trouble) => trouble.page(),
@@ -142,6 +196,10 @@ impl Api {
         if operation.action == Action::SignIn {
             let body = unread(ask.read_at_once(), LONGEST_BODY)?;
             return me::sign_in(self, ask, &body, now).await;
+        }
+        if operation.action == Action::ReportLeaks && leaks::is_signed(self, ask) {
+            let body = unread(ask.read_at_once(), LONGEST_BODY)?;
+            return leaks::report_signed(self, ask, &body, now).await;
         }
         let caller = match self.signed_in(ask)? {
             Some(signed_in) => {
@@ -170,7 +228,7 @@ impl Api {
 
     /// Resolves once the index has all that a caller was judged by: it is behind for a moment after each change, and holds
     /// nothing before the first good key or cookie.
-    async fn catch_up(&self) -> Result<(), Trouble> {
+    pub(super) async fn catch_up(&self) -> Result<(), Trouble> {
         let judged = self.applied.borrow().map_or(0, |applied| applied.number);
         let caught_up = tokio::time::timeout(PATIENCE, self.index.reached(judged)).await;
         caught_up.map_err(|_| Trouble::denied(&Denial::ReplicaNotLoaded.into()))
@@ -188,12 +246,28 @@ impl Api {
         if denied.denial == Denial::MissingCredential {
             return trouble;
         }
+        self.throttled(peer, trouble)
+    }
+
+    /// What somebody hears who has shown what is not good: at some time only that it was too often.
+    pub(super) fn throttled(&self, peer: IpAddr, trouble: Trouble) -> Trouble {
         match self.throttle.failed(peer) {
             Ok(()) => trouble,
             Err(exhausted) => {
                 let why = "too many API keys from this address were not valid";
                 Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
             }
+        }
+    }
+
+    /// Resolves once a change is in force here, or at least soon will be: the caller reads its own writes, and a key that was
+    /// deleted is refused.
+    pub(super) async fn in_force(&self, revision: u64) {
+        let mut applied = self.applied.clone();
+        let replica = applied.wait_for(|applied| applied.is_some_and(|applied| applied.number >= revision));
+        let both = async { tokio::join!(self.index.reached(revision), async { drop(replica.await) }) };
+        if tokio::time::timeout(PATIENCE, both).await.is_err() {
+            tracing::warn!(revision, "a change was made, but is not in force here yet");
         }
     }
 }
@@ -306,15 +380,9 @@ impl Request<'_> {
             .ok_or_else(|| Trouble::invalid(vec![Mistake { field: "If-Match".to_owned(), why: why.to_owned() }]))
     }
 
-    /// Resolves once a change is in force here, or at least soon will be: the caller reads its own writes, and a key that was
-    /// deleted is refused.
+    /// As [`Api::in_force`].
     pub(super) async fn in_force(&self, revision: u64) {
-        let mut applied = self.api.applied.clone();
-        let replica = applied.wait_for(|applied| applied.is_some_and(|applied| applied.number >= revision));
-        let both = async { tokio::join!(self.api.index.reached(revision), async { drop(replica.await) }) };
-        if tokio::time::timeout(PATIENCE, both).await.is_err() {
-            tracing::warn!(revision, "a change was made, but is not in force here yet");
-        }
+        self.api.in_force(revision).await;
     }
 
     /// Where a list goes on: a full URL (V14).

@@ -40,13 +40,11 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
         query.take("subject", |text| Subject::parse(text).ok_or_else(|| "write user:ID or key:ID".to_owned()));
     let record = as_record(&mut query);
     query.finish()?;
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::Binding(body) => {
-            let asked_for = subject.as_ref().is_none_or(|subject| *subject == body.subject);
-            let seen = asked_for && request.caller.authority.may(Permission::BindingsRead, body.scope.as_ref());
-            seen.then(|| Stored { id: id.into(), revision, body })
-        }
-        _ => None,
+    let wanted = |id: &str, revision: u64, body: Body| {
+        let body = body.binding()?;
+        let asked_for = subject.as_ref().is_none_or(|subject| *subject == body.subject);
+        let seen = asked_for && request.caller.authority.may(Permission::BindingsRead, body.scope.as_ref());
+        seen.then(|| Stored { id: id.into(), revision, body })
     };
     let (bindings, more) = request.api.index.page(Kind::Binding, &cursor, limit, wanted);
     let next = bindings.last().filter(|_| more).map(|binding| request.next(&binding.id));
@@ -96,10 +94,9 @@ pub(super) async fn create(request: &Request<'_>) -> Result<Answer, Trouble> {
 
 fn seen(request: &Request<'_>) -> Result<Stored<BindingBody>, Trouble> {
     let authority = &request.caller.authority;
-    let found = match request.api.index.body(&RecordId::new(Kind::Binding, &request.id)) {
-        Some((revision, Body::Binding(body))) => Some(Stored { id: request.id.as_str().into(), revision, body }),
-        _ => None,
-    };
+    let found = request.api.index.body(&RecordId::new(Kind::Binding, &request.id));
+    let found = found
+        .and_then(|(revision, body)| Some(Stored { id: request.id.as_str().into(), revision, body: body.binding()? }));
     let found = found.filter(|binding| authority.may(Permission::BindingsRead, binding.body.scope.as_ref()));
     found.ok_or_else(|| Trouble::not_found("binding"))
 }

@@ -74,9 +74,10 @@ fn path_item(path: &str) -> Value {
 fn described(operation: &Operation) -> Value {
     let tag = operation.path.split('/').nth(2).unwrap_or_default();
     let permission = operation.permission.label();
-    let description = match operation.permission {
-        Permission::Own => format!("{}. Everybody may.", operation.summary),
-        _ => format!("{}. The caller needs a role with {permission}.", operation.summary),
+    let description = if operation.permission == Permission::Own {
+        format!("{}. Everybody may.", operation.summary)
+    } else {
+        format!("{}. The caller needs a role with {permission}.", operation.summary)
     };
     let mut described = json!({
         "operationId": operation.id,
@@ -91,9 +92,10 @@ fn described(operation: &Operation) -> Value {
         described["security"] = json!([]);
     }
     if let Some(input) = operation.input {
-        let content = match operation.action {
-            Action::ImportKeys => MEDIA_TYPES.map(|(media_type, _)| media(media_type, input)).into_iter().collect(),
-            _ => Map::from_iter([media("application/json", input)]),
+        let content = if operation.action == Action::ImportKeys {
+            MEDIA_TYPES.map(|(media_type, _)| media(media_type, input)).into_iter().collect()
+        } else {
+            Map::from_iter([media("application/json", input)])
         };
         // A rotation without anything said lets the values before go on.
         described["requestBody"] = json!({ "required": input != "Rotation", "content": content });
@@ -118,6 +120,15 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             ),
             "wait" => ("Whether to wait until it holds everywhere.", json!({ "enum": ["all"] })),
             "timeout" => ("How long to wait.", json!({ "type": "string", "default": "2s", "pattern": "^[1-9]s$" })),
+            "order" => ("From which end.", json!({ "enum": ["newest", "oldest"], "default": "newest" })),
+            "chain" => (
+                "Whether each entry comes with what its hash chain is made of.",
+                json!({ "type": "boolean", "default": false }),
+            ),
+            "line" => (
+                "On which line of a file the first row is, where this is a part of it.",
+                json!({ "type": "integer", "minimum": 1, "maximum": 4_294_967_295_u32 }),
+            ),
             "actor" => ("Only what this one did.", json!({ "type": "string" })),
             "action" => ("Only this action, or all of a group, such as key.", json!({ "type": "string" })),
             "target" => ("Only what was done to this.", json!({ "type": "string" })),
@@ -132,12 +143,15 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             }
             "subject" => ("Whose: user:ID or key:ID.", json!({ "type": "string" })),
             "cascade" => ("Whether the keys below it go too.", json!({ "type": "boolean", "default": false })),
+            "list" => ("Whether what went is listed.", json!({ "type": "boolean", "default": false })),
             "record" => (
                 "Whether records are wanted as they are stored, each with its revision.",
                 json!({ "type": "boolean", "default": false }),
             ),
             "force" => ("Whether to shut out oneself if need be.", json!({ "type": "boolean", "default": false })),
-            _ => ("Why, for the audit.", json!({ "type": "string", "minLength": 1, "maxLength": 200 })),
+            "reason" => ("Why, for the audit.", json!({ "type": "string", "minLength": 1, "maxLength": 200 })),
+            // A test sees that there is none without a description.
+            _ => ("", json!({})),
         };
         json!({ "name": name, "in": "query", "description": description, "schema": schema })
     });
@@ -228,6 +242,8 @@ mod tests {
             let there = &document["paths"][operation.path][operation.method.as_str().to_ascii_lowercase()];
             assert_eq!(there["operationId"], operation.id);
             assert_eq!(there["x-permission"], operation.permission.label());
+            let parameters = there["parameters"].as_array().unwrap();
+            assert!(parameters.iter().all(|parameter| parameter["description"] != ""), "{}", operation.id);
         }
     }
 }

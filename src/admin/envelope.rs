@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::decision::{Denial, Denied};
 use crate::control::Page;
@@ -12,8 +12,7 @@ use crate::manage::{Failure, Mistake};
 /// Which revision an answer is of: on writes, the one that it made.
 pub(super) static REVISION: HeaderName = HeaderName::from_static("keyward-revision");
 
-/// An answer to somebody who got what was asked for.
-#[derive(Debug)]
+/// An answer to somebody who got what was asked for. There may be a value in it, so it does not print.
 pub(super) struct Answer {
     /// The result as JSON.
     pub(super) result: String,
@@ -27,6 +26,8 @@ pub(super) struct Answer {
     pub(super) cookie: Option<String>,
     /// 200, or 202 for what does not hold everywhere yet.
     pub(super) status: StatusCode,
+    /// Whether it has no envelope: whoever asked knows nothing of it.
+    pub(super) is_bare: bool,
 }
 
 impl Answer {
@@ -39,6 +40,7 @@ impl Answer {
             revision: None,
             cookie: None,
             status: StatusCode::OK,
+            is_bare: false,
         })
     }
 
@@ -57,9 +59,23 @@ impl Answer {
         Self { revision: Some(revision), ..self }
     }
 
+    /// The same, of one thing that says something more.
+    pub(super) fn saying(mut self, name: &str, what: &impl Serialize) -> Self {
+        if let Ok(Value::Object(mut fields)) = serde_json::from_str(&self.result) {
+            fields.insert(name.to_owned(), json!(what));
+            self.result = Value::Object(fields).to_string();
+        }
+        self
+    }
+
     /// The same, with something for the browser to keep.
     pub(super) fn with_cookie(self, cookie: String) -> Self {
         Self { cookie: Some(cookie), ..self }
+    }
+
+    /// The same, for those who want the result alone.
+    pub(super) fn without_envelope(self) -> Self {
+        Self { is_bare: true, ..self }
     }
 
     /// The same, but it is not all done yet.
@@ -74,7 +90,11 @@ impl Answer {
             Some(None) => json!({}),
             Some(Some(next)) => json!({ "next": next }),
         };
-        let body = format!(r#"{{"success":true,"result":{},"links":{links},"errors":[]}}"#, self.result);
+        let body = if self.is_bare {
+            self.result
+        } else {
+            format!(r#"{{"success":true,"result":{},"links":{links},"errors":[]}}"#, self.result)
+        };
         let mut page = Page::new(self.status, JSON, body);
         if let Some(revision) = self.etag {
             insert(&mut page.headers, ETAG, &format!("\"{revision}\""));

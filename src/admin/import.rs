@@ -40,7 +40,12 @@ struct View {
 
 /// Imports keys.
 pub(super) async fn import(request: &Request<'_>) -> Result<Answer, Trouble> {
-    request.query().finish()?;
+    let mut query = request.query();
+    let line = query.take("line", |text| {
+        let line = text.parse::<u32>().ok().filter(|line| *line > 0);
+        line.ok_or_else(|| "write the number of a line".to_owned())
+    });
+    query.finish()?;
     if !request.caller.reaches(Environment::Live) {
         return Err(Trouble::forbidden("a key of the sandbox imports nothing"));
     }
@@ -49,6 +54,7 @@ pub(super) async fn import(request: &Request<'_>) -> Result<Answer, Trouble> {
     let not_rows = |why: String| Trouble::new(StatusCode::BAD_REQUEST, "invalid_rows", why);
     let source = Source::new(&**request.content(), |_| format, &session.locksmith.format);
     let mut source = source.map_err(|why| not_rows(why.to_string()))?;
+    line.inspect(|line| source.begins_at(u64::from(*line)));
     let terms = Terms {
         file: None,
         // As for every new key: where nothing is said, it acts where its maker does.

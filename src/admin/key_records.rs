@@ -119,18 +119,14 @@ impl Request<'_> {
 
 /// A record as a key, if it is one that can be read.
 fn as_key(record: Record) -> Option<Stored<KeyBody>> {
-    match Body::parse(&record.id, record.body.as_deref()?).ok()? {
-        Body::Key(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
-        _ => None,
-    }
+    let body = Body::parse(&record.id, record.body.as_deref()?).ok()?.key()?;
+    Some(Stored { id: record.id.id, revision: record.revision, body })
 }
 
 /// A record as a value that opens a key, if it is one that can be read.
 fn as_secret(record: Record) -> Option<StoredSecret> {
-    match Body::parse(&record.id, record.body.as_deref()?).ok()? {
-        Body::Secret(digest, body) => Some(StoredSecret { digest, revision: record.revision, body }),
-        _ => None,
-    }
+    let (digest, body) = Body::parse(&record.id, record.body.as_deref()?).ok()?.secret()?;
+    Some(StoredSecret { digest, revision: record.revision, body })
 }
 
 #[cfg(test)]

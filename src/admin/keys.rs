@@ -24,7 +24,7 @@ use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 use crate::manage::key::{NewKey, Patch};
 use crate::manage::values::{Expiry, KeyId, KeyName, Net, RoleName, UserName};
-use crate::manage::wait::applied_everywhere;
+use crate::manage::wait::{Waited, applied_everywhere};
 use crate::manage::{ATTEMPTS, Failure, Stored};
 use crate::store::Store as _;
 use crate::store::record::{KeyBody, RecordId, Subject};
@@ -356,6 +356,7 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
         if fits { Ok(text.to_owned()) } else { Err("write 1 to 200 characters".to_owned()) }
     });
     let cascade = query.take("cascade", truth).unwrap_or(false);
+    let list = query.take("list", truth).unwrap_or(false);
     let waits = query.take("wait", |text| if text == "all" { Ok(()) } else { Err("write all".to_owned()) });
     let limit = query.take("timeout", |text| {
         let timeout = humantime::parse_duration(text).ok().filter(|timeout| *timeout <= LONGEST_WAIT);
@@ -375,7 +376,7 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (head, _) = request.api.store.get(&RecordId::key(&request.id)).await.map_err(Failure::Store)?;
     request.in_force(head.number).await;
     if request.api.index.has_keys_below(&request.id) {
-        return delete_family(request, cascade, reason.as_deref(), wait).await;
+        return delete_family(request, (cascade, list), reason.as_deref(), wait).await;
     }
     let mut attempt = 1;
     let changed = loop {
@@ -411,23 +412,28 @@ async fn deleted(request: &Request<'_>, revision: u64, wait: Option<Duration>) -
             return Ok(Answer::of(&json!({}))?.after_change(revision).not_everywhere());
         }
     };
+    // Processes are called as the machines are, which is nothing for tenants: they hear how many.
+    let may_know = request.caller.authority.may(request.operation.permission, None);
+    let is_everywhere = waited.is_everywhere();
+    let waited = if may_know { waited } else { Waited { laggards: Vec::new(), ..waited } };
     let answer = Answer::of(&waited)?.after_change(revision);
-    Ok(if waited.is_everywhere() { answer } else { answer.not_everywhere() })
+    Ok(if is_everywhere { answer } else { answer.not_everywhere() })
 }
 
 /// Deletes a key with all below it, if that is meant.
 async fn delete_family(
     request: &Request<'_>,
-    cascade: bool,
+    (cascade, list): (bool, bool),
     reason: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Answer, Trouble> {
     let key = seen(request).await?;
     let if_match = request.if_match()?;
     let gone = request.session().delete_key(&key.id, (cascade, reason), if_match).await;
-    gone.map_err(|failure| refused(failure, if_match))?;
+    let gone = gone.map_err(|failure| refused(failure, if_match))?;
     let (revision, _) = request.api.store.get(&RecordId::key(&key.id)).await.map_err(Failure::Store)?;
-    deleted(request, revision.number, wait).await
+    let answer = deleted(request, revision.number, wait).await?;
+    Ok(if list { answer.saying("keys", &gone) } else { answer })
 }
 
 fn api(value: &Value) -> Result<(), String> {

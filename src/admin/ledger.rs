@@ -2,9 +2,11 @@
 //! who may see that organization's (C20, C24); what belongs to nobody in particular, by those of the whole domain.
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::api::{Request, paging};
 use super::envelope::{Answer, Trouble};
+use super::input::truth;
 use super::keys::seen_or_recorded;
 use crate::auth::authority::Permission;
 use crate::auth::grant::Timestamp;
@@ -13,7 +15,7 @@ use crate::manage::Failure;
 use crate::manage::usage::KeyUsage;
 use crate::replica::KeyEntry;
 use crate::store::ledger::Ledger as _;
-use crate::store::ledger::audit::{self, Entry, Filter, Order};
+use crate::store::ledger::audit::{self, Entry, Filter, Line, Order, hex};
 
 /// The most lines that one request is searched for in; the next goes on where it ended, also where nothing was found.
 const MOST_LINES: usize = 10_000;
@@ -22,7 +24,7 @@ const MOST_LINES: usize = 10_000;
 const MOST_USED: usize = 10_000;
 const USED_TOGETHER: usize = 200;
 
-/// A page of the audit, the newest first; a cursor is the revision of the last line before it.
+/// A page of the audit, the newest first unless said otherwise; a cursor is the revision of the last line before it.
 pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let after = query.take("cursor", |text| match text {
@@ -34,11 +36,21 @@ pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
     let time = |text: &str| Timestamp::parse(text).ok_or_else(|| "write 2027-01-31T12:00:00Z".to_owned());
     let (actor, action) = (query.take("actor", text), query.take("action", text));
     let (target, since, until) = (query.take("target", text), query.take("since", time), query.take("until", time));
+    let order = query.take("order", |text| match text {
+        "newest" => Ok(Order::NewestFirst),
+        "oldest" => Ok(Order::OldestFirst),
+        _ => Err("write newest or oldest".to_owned()),
+    });
+    let chain = query.take("chain", truth).unwrap_or(false);
     query.finish()?;
+    // The chain goes on over what others did, and says so much of it.
+    if chain && !request.caller.authority.may(Permission::AuditRead, None) {
+        return Err(Trouble::forbidden("the chain is for those who may read the audit of the whole domain"));
+    }
     let (filter, mut entries) = (Filter { actor, action, target, since, until }, Vec::new());
     let (mut looked_at, mut more) = (0, None);
     let mut last = None;
-    let take = |entry: Entry, _: &_| {
+    let take = |entry: Entry, line: &Line| {
         let revision = entry.revision;
         if filter.wants(&entry) && may_see(request, &entry) {
             // One more than is shown tells that there are more.
@@ -46,7 +58,7 @@ pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
                 more = last;
                 return Ok::<_, Failure>(false);
             }
-            entries.push(entry);
+            entries.push(if chain { line.exported() } else { json!(entry) });
         }
         last = Some(revision);
         looked_at += 1;
@@ -54,7 +66,7 @@ pub(super) async fn audit(request: &Request<'_>) -> Result<Answer, Trouble> {
         Ok(more.is_none())
     };
     let store = &request.api.store;
-    audit::read(store, Order::NewestFirst, after.flatten(), &Filter::default(), take).await?;
+    audit::read(store, order.unwrap_or(Order::NewestFirst), after.flatten(), &Filter::default(), take).await?;
     let next = more.map(|last| request.next(&last.to_string()));
     Answer::list(&entries, next)
 }
@@ -108,18 +120,26 @@ pub(super) async fn usage_of(request: &Request<'_>) -> Result<Answer, Trouble> {
     Answer::of(&request.session().usage_by(&key.id, &secrets).await?)
 }
 
-/// A page of the processes that follow the store, by their ids. Whoever waits for a deletion hears of them anyway.
+/// A page of the processes that follow the store, by their ids: they are called as the machines are, which is for those of the
+/// whole domain; others only tell them apart.
 pub(super) async fn nodes(request: &Request<'_>) -> Result<Answer, Trouble> {
     let mut query = request.query();
     let (limit, cursor) = paging(&mut query);
     query.finish()?;
     let mut nodes = request.api.store.nodes().await.map_err(Failure::from)?;
+    if !request.caller.authority.may(request.operation.permission, None) {
+        nodes.iter_mut().for_each(|node| node.id = fingerprint(&node.id));
+    }
     nodes.retain(|node| node.id > cursor);
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
     let more = nodes.len() > limit;
     nodes.truncate(limit);
     let next = nodes.last().filter(|_| more).map(|node| request.next(&node.id));
     Answer::list(&nodes, next)
+}
+
+fn fingerprint(node: &str) -> String {
+    Sha256::digest(node).first_chunk::<8>().map(|start| hex(start)).unwrap_or_default()
 }
 
 /// Forgets a process, so that nobody waits for it: nobody at all, so that this is for those of the whole domain.

@@ -14,7 +14,7 @@ use crate::auth::decision::Denial;
 use crate::auth::grant::{Environment, Timestamp};
 use crate::control::{Ask, Mounted};
 use crate::manage::authority::{View, authority_of};
-use crate::manage::password::Password;
+use crate::manage::password::{Password, hash};
 use crate::manage::user::UserPatch;
 use crate::manage::values::PersonName;
 use crate::manage::{Failure, Session, Stored};
@@ -176,7 +176,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     attributes.finish()?;
     let user = own(request)?;
     let session = request.session();
-    let mut cookie = None;
+    let mut patch = UserPatch { name, ..UserPatch::default() };
     if let (Some(password), Some(current)) = (password, current) {
         request.api.sign_ins.attempt(request.peer, Some(&user.body.email)).map_err(|exhausted| {
             let why = "too many attempts; wait a moment";
@@ -185,14 +185,13 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
         if session.sign_in(&user.body.email, current).await?.is_none() {
             return Err(Trouble::forbidden("the current password is wrong"));
         }
-        session.set_password(&user.id, password).await?;
-        cookie = Some(request.api.begin(&user.id, request.now, request.mounted)?);
+        patch.password = Some(hash(password, &request.api.locksmith).await?);
     }
-    let changed = session.update_user(&user.id, &UserPatch { name, ..UserPatch::default() }, None).await?;
+    let changed = session.update_user(&user.id, &patch, None).await?;
     request.in_force(changed.user.revision).await;
     let answer = Answer::of(&view(&changed.user.id, &changed.user.body))?.after_change(changed.user.revision);
-    Ok(match cookie {
-        Some(cookie) => answer.with_cookie(cookie),
+    Ok(match patch.password {
+        Some(_) => answer.with_cookie(request.api.begin(&user.id, request.now, request.mounted)?),
         None => answer,
     })
 }

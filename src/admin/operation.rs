@@ -172,7 +172,7 @@ pub static OPERATIONS: [Operation; 41] = [
             "Import keys of another system, as they are; rows that cannot be taken are told with their lines",
         ),
         (Some("KeyRows"), "Import"),
-        &[],
+        &["line"],
     ),
     operation(
         Action::GetKey,
@@ -196,7 +196,7 @@ pub static OPERATIONS: [Operation; 41] = [
         Permission::KeysWrite,
         ("deleteKey", "Delete a key: it stops working for good"),
         (None, "Deletion"),
-        &["reason", "cascade", "wait", "timeout"],
+        &["reason", "cascade", "list", "wait", "timeout"],
     ),
     operation(
         Action::GetUsage,
@@ -220,7 +220,7 @@ pub static OPERATIONS: [Operation; 41] = [
         Permission::AuditRead,
         ("listAudit", "List who changed what, the newest first"),
         (None, "AuditList"),
-        &["limit", "cursor", "actor", "action", "target", "since", "until"],
+        &["limit", "cursor", "actor", "action", "target", "since", "until", "order", "chain"],
     ),
     operation(
         Action::ListSecrets,
@@ -462,7 +462,10 @@ pub static OPERATIONS: [Operation; 41] = [
         Action::ReportLeaks,
         (&POST, "/v2/leaks"),
         Permission::LeaksWrite,
-        ("reportLeaks", "Report keys that were found where they do not belong; they are revoked"),
+        (
+            "reportLeaks",
+            "Report keys that were found where they do not belong; they are revoked. Who signs as GitHub does needs no key",
+        ),
         (Some("LeakReport"), "LeakResult"),
         &[],
     ),

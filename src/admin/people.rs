@@ -14,11 +14,12 @@ use super::envelope::{Answer, Trouble};
 use super::input::{boolean, list as strings, parsed, text};
 use super::keys::{may_move, precondition_failed, refused, scope};
 use super::scopes::may_make;
-use crate::auth::authority::{Authority, BUILT_IN, Permission, Permissions, built_in};
+use crate::auth::authority::{Authority, BuiltIn, Permission, Permissions};
 use crate::auth::grant::{State, Timestamp};
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::manage::authority::permissions_of;
+use crate::manage::password::{Password, hash};
 use crate::manage::role::NewRole;
 use crate::manage::user::{NewUser, UserChanged, UserPatch};
 use crate::manage::values::{Email, PersonName, RoleName};
@@ -107,12 +108,10 @@ pub(super) async fn list_users(request: &Request<'_>) -> Result<Answer, Trouble>
     let (limit, cursor) = paging(&mut query);
     let record = as_record(&mut query);
     query.finish()?;
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::User(body) => {
-            let seen = request.caller.authority.may(Permission::UsersRead, body.scope.as_ref());
-            seen.then(|| Stored { id: id.into(), revision, body })
-        }
-        _ => None,
+    let wanted = |id: &str, revision: u64, body: Body| {
+        let body = body.user()?;
+        let seen = request.caller.authority.may(Permission::UsersRead, body.scope.as_ref());
+        seen.then(|| Stored { id: id.into(), revision, body })
     };
     let (users, more) = request.api.index.page(Kind::User, &cursor, limit, wanted);
     let next = users.last().filter(|_| more).map(|user| request.next(&user.id));
@@ -124,10 +123,7 @@ pub(super) async fn list_users(request: &Request<'_>) -> Result<Answer, Trouble>
 
 fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
     let authority = &request.caller.authority;
-    let found = match request.api.index.body(&RecordId::new(Kind::User, &request.id)) {
-        Some((revision, Body::User(body))) => Some(Stored { id: request.id.as_str().into(), revision, body }),
-        _ => None,
-    };
+    let found = request.api.index.stored_user(&request.id);
     let user = found.filter(|user| authority.may(Permission::UsersRead, user.body.scope.as_ref()));
     let user = user.ok_or_else(|| Trouble::not_found("user"))?;
     let permission = request.operation.permission;
@@ -180,6 +176,7 @@ pub(super) async fn create_user(request: &Request<'_>) -> Result<Answer, Trouble
     let scope = attributes.nullable("scope", scope);
     let api_access = attributes.optional("api_access", boolean).unwrap_or(false);
     let role = attributes.nullable("role", parsed::<RoleName>).flatten();
+    let password = attributes.optional("password", parsed::<Password>);
     attributes.finish()?;
     let Some(email) = email else { return Err(Trouble::not_found("attribute")) };
     let scope = scope.unwrap_or_else(|| request.caller.scope.clone());
@@ -194,7 +191,7 @@ pub(super) async fn create_user(request: &Request<'_>) -> Result<Answer, Trouble
         may_hand_on(request, &role.0, scope.as_ref())?;
     }
     let role = role.map(|role| role.0);
-    let new = NewUser { email, name, scope, password: None, api_access, role };
+    let new = NewUser { email, name, scope, password, api_access, role };
     let made = request.session().create_user(new).await?;
     changed(request, made).await
 }
@@ -206,7 +203,9 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     if attributes.is_empty() {
         return Err(Trouble::new(StatusCode::BAD_REQUEST, "nothing_to_change", "send one attribute at least"));
     }
-    let patch = UserPatch {
+    let password = attributes.optional("password", parsed::<Password>);
+    let mut patch = UserPatch {
+        password: None,
         email: attributes.optional("email", parsed),
         name: attributes.nullable("name", parsed),
         scope: attributes.nullable("scope", scope),
@@ -219,7 +218,7 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     };
     attributes.finish()?;
     let user = seen_user(request)?;
-    if !patch.only_takes() {
+    if !patch.only_takes() || password.is_some() {
         may_become(request, &user)?;
     }
     if let Some(scope) = &patch.scope
@@ -235,6 +234,9 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
         may_give_access(request, patch.scope.as_ref().unwrap_or(&user.body.scope).as_ref())?;
     }
     let seen = request.if_match()?;
+    if let Some(password) = password {
+        patch.password = Some(hash(password, &request.api.locksmith).await?);
+    }
     let made = request.session().update_user(&user.id, &patch, seen).await.map_err(|failure| refused(failure, seen))?;
     changed(request, made).await
 }
@@ -297,7 +299,7 @@ pub(super) async fn gone(request: &Request<'_>, id: &RecordId) -> Result<Answer,
 /// Whether the caller has all that a role gives within a scope.
 pub(super) fn may_hand_on(request: &Request<'_>, role: &str, scope: Option<&Scope>) -> Result<(), Trouble> {
     let index = &*request.api.index;
-    if built_in(role).is_none() && index.body(&RecordId::new(Kind::Role, role)).is_none() {
+    if BuiltIn::parse(role).is_none() && index.body(&RecordId::new(Kind::Role, role)).is_none() {
         let (field, why) = ("role".to_owned(), "there is no such role".to_owned());
         return Err(Trouble::invalid(vec![Mistake { field, why }]));
     }
@@ -334,11 +336,11 @@ impl<'r> RoleView<'r> {
         }
     }
 
-    fn built_in(id: &'r str, permissions: Permissions) -> Self {
-        let (permissions, observer) = (permissions.iter().collect(), id == "observer");
+    fn built_in(role: BuiltIn) -> Self {
+        let (permissions, observer) = (role.permissions().iter().collect(), role == BuiltIn::Observer);
         let (by, time) = (None, None);
         Self {
-            id,
+            id: role.name(),
             permissions,
             observer,
             built_in: true,
@@ -356,26 +358,23 @@ pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (limit, cursor) = paging(&mut query);
     let record = as_record(&mut query);
     query.finish()?;
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::Role(body) => Some(Stored { id: id.into(), revision, body }),
-        _ => None,
-    };
+    let wanted = |id: &str, revision: u64, body: Body| Some(Stored { id: id.into(), revision, body: body.role()? });
     let (roles, more) = request.api.index.page(Kind::Role, &cursor, limit, wanted);
     let next = roles.last().filter(|_| more).map(|role| request.next(&role.id));
     if record {
         return Answer::list(&roles, next);
     }
-    let first = BUILT_IN.iter().filter(|_| cursor.is_empty());
-    let views = first.filter_map(|name| Some(RoleView::built_in(name, built_in(name)?)));
+    let first = BuiltIn::ALL.into_iter().filter(|_| cursor.is_empty());
+    let views = first.map(RoleView::built_in);
     let views = views.chain(roles.iter().map(|role| RoleView::of(&role.id, &role.body)));
     Answer::list(&views.collect::<Vec<_>>(), next)
 }
 
 fn seen_role(request: &Request<'_>) -> Result<Stored<RoleBody>, Trouble> {
-    match request.api.index.body(&RecordId::new(Kind::Role, &request.id)) {
-        Some((revision, Body::Role(body))) => Ok(Stored { id: request.id.as_str().into(), revision, body }),
-        _ => Err(Trouble::not_found("role")),
-    }
+    let found = request.api.index.body(&RecordId::new(Kind::Role, &request.id));
+    let role = found
+        .and_then(|(revision, body)| Some(Stored { id: request.id.as_str().into(), revision, body: body.role()? }));
+    role.ok_or_else(|| Trouble::not_found("role"))
 }
 
 /// One role.
@@ -384,8 +383,8 @@ pub(super) fn get_role(request: &Request<'_>) -> Result<Answer, Trouble> {
     let record = as_record(&mut query);
     query.finish()?;
     // What is built in is no record.
-    if let Some(permissions) = built_in(&request.id).filter(|_| !record) {
-        return Answer::of(&RoleView::built_in(&request.id, permissions));
+    if let Some(role) = BuiltIn::parse(&request.id).filter(|_| !record) {
+        return Answer::of(&RoleView::built_in(role));
     }
     let role = seen_role(request)?;
     let answer = if record { Answer::of(&role)? } else { Answer::of(&RoleView::of(&role.id, &role.body))? };

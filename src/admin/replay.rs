@@ -23,6 +23,8 @@ static NAME: HeaderName = HeaderName::from_static("idempotency-key");
 const MEMORY: Duration = Duration::from_secs(600);
 /// How many answers are.
 const MOST: usize = 1_000;
+/// How many of one caller: nobody pushes out what others wait for.
+const MOST_OF_ONE: usize = 100;
 
 type Fingerprint = [u8; 32];
 
@@ -32,6 +34,7 @@ pub(super) struct Replays(Arc<Mutex<HashMap<Fingerprint, Entry>>>);
 
 struct Entry {
     at: Instant,
+    caller: Box<str>,
     question: Fingerprint,
     /// What the caller might do.
     authority: Authority,
@@ -127,16 +130,19 @@ impl Replays {
                     revision,
                     cookie: None,
                     status: StatusCode::OK,
+                    is_bare: false,
                 }))
             }
             None => {
-                if entries.len() >= MOST
-                    && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.at).map(|(name, _)| *name)
-                {
-                    entries.remove(&oldest);
+                let is_theirs = |entry: &Entry| *entry.caller == *caller.actor;
+                let theirs = entries.values().filter(|entry| is_theirs(entry)).count();
+                let from = entries.iter().filter(|(_, entry)| theirs < MOST_OF_ONE || is_theirs(entry));
+                let oldest = from.min_by_key(|(_, entry)| entry.at).map(|(name, _)| *name);
+                if theirs >= MOST_OF_ONE || entries.len() >= MOST {
+                    oldest.and_then(|oldest| entries.remove(&oldest));
                 }
-                let authority = caller.authority.clone();
-                entries.insert(name, Entry { at: Instant::now(), question, authority, answer: None });
+                let (at, authority, caller) = (Instant::now(), caller.authority.clone(), caller.actor.as_str().into());
+                entries.insert(name, Entry { at, caller, question, authority, answer: None });
                 Ok(Remembered::Place(Place { replays: self.clone(), name }))
             }
         }
@@ -194,8 +200,14 @@ mod tests {
         let replays = Replays::default();
         drop(look(&replays, "a", "k1", "1"));
         assert!(matches!(look(&replays, "a", "k1", "2"), Ok(Remembered::Place(_))));
-        let places: Vec<_> = (0..MOST + 10).map(|n| look(&replays, &n.to_string(), "k1", "1")).collect();
-        assert_eq!(replays.lock().len(), MOST);
+        let ask = |n: usize, who: &str| look(&replays, &n.to_string(), who, "1");
+        let mut places: Vec<_> = (0..MOST).map(|n| ask(n, &format!("k{}", n % 20))).collect();
+        places.extend((0..MOST).map(|n| ask(n, "greedy")));
+        // Whoever asks much pushes out their own, and at most so many of others.
+        let of = |who: &str| replays.lock().values().filter(|entry| &*entry.caller == who).count();
+        let all = replays.lock().len();
+        assert_eq!((all, of("key:greedy")), (MOST, MOST_OF_ONE));
+        assert!((0..20).all(|n| of(&format!("key:k{n}")) >= 40));
         drop(places);
         assert_eq!(replays.lock().len(), 0);
     }

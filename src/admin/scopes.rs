@@ -32,12 +32,10 @@ pub(super) fn list(request: &Request<'_>) -> Result<Answer, Trouble> {
     let (limit, cursor) = paging(&mut query);
     let record = as_record(&mut query);
     query.finish()?;
-    let wanted = |id: &str, revision: u64, body: Body| match body {
-        Body::Scope(scope, body) => {
-            let seen = request.caller.authority.may(Permission::ScopesRead, Some(&scope));
-            seen.then(|| Stored { id: id.into(), revision, body })
-        }
-        _ => None,
+    let wanted = |id: &str, revision: u64, body: Body| {
+        let (scope, body) = body.scope()?;
+        let seen = request.caller.authority.may(Permission::ScopesRead, Some(&scope));
+        seen.then(|| Stored { id: id.into(), revision, body })
     };
     let (scopes, more) = request.api.index.page(Kind::Scope, &cursor, limit, wanted);
     let next = scopes.last().filter(|_| more).map(|scope| request.next(&scope.id));

@@ -157,19 +157,49 @@ const BELOW_ORGANIZATIONS: Permissions = Permissions::of(&[
     Permission::LeaksWrite,
 ]);
 
-/// The names of the roles that are there without a record.
-pub const BUILT_IN: [&str; 3] = ["admin", "observer", "member"];
+/// The roles that are there without a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// May everything.
+    Admin,
+    /// Sees all but the audit, which is for admins (C20).
+    Observer,
+    /// Sees what there is to work with, and reports what has leaked.
+    Member,
+}
 
-/// What a role permits that is there without a record. An observer sees all but the audit, which is for admins (C20).
-pub const fn built_in(name: &str) -> Option<Permissions> {
-    const SEEN: Permissions = Permissions(LOOKING.0 & !(1 << Permission::AuditRead as u16));
-    const WORKED_WITH: Permissions =
-        Permissions::of(&[Permission::KeysRead, Permission::ScopesRead, Permission::UsageRead, Permission::LeaksWrite]);
-    match name.as_bytes() {
-        b"admin" => Some(Permissions::ALL),
-        b"observer" => Some(SEEN),
-        b"member" => Some(WORKED_WITH),
-        _ => None,
+impl BuiltIn {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Observer, Self::Member];
+
+    /// The role with a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Observer => "observer",
+            Self::Member => "member",
+        }
+    }
+
+    /// What it permits.
+    pub const fn permissions(self) -> Permissions {
+        const SEEN: Permissions = Permissions(LOOKING.0 & !(1 << Permission::AuditRead as u16));
+        const WORKED_WITH: Permissions = Permissions::of(&[
+            Permission::KeysRead,
+            Permission::ScopesRead,
+            Permission::UsageRead,
+            Permission::LeaksWrite,
+        ]);
+        match self {
+            Self::Admin => Permissions::ALL,
+            Self::Observer => SEEN,
+            Self::Member => WORKED_WITH,
+        }
     }
 }
 

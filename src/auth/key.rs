@@ -31,6 +31,12 @@ impl Brand {
     }
 }
 
+impl Default for Brand {
+    fn default() -> Self {
+        Self("kw".to_owned())
+    }
+}
+
 /// The characters a shape allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alphabet {

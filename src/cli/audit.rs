@@ -9,7 +9,7 @@ use super::place::Place;
 use crate::auth::grant::Timestamp;
 use crate::store::Revision;
 use crate::store::ledger::Ledger;
-use crate::store::ledger::audit::{self, Entry, Filter, Order};
+use crate::store::ledger::audit::{Entry, Filter, hex};
 use crate::store::ledger::verify::{Verdict, verify};
 
 const VERIFY: &str = "\
@@ -107,10 +107,6 @@ fn shown(revision: Revision) -> String {
     format!("{}-{}", revision.number, hex(&revision.chain))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Carries out a command on the audit.
 pub(super) async fn run(
     command: AuditCommand,
@@ -120,8 +116,15 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     match command {
         AuditCommand::List(args) => list(args, place, output, console).await,
-        AuditCommand::Export(args) => export(args, &place.session("audit export")?.store, console).await,
-        AuditCommand::Verify { head } => check(head, &place.session("audit verify")?.store, output, console).await,
+        AuditCommand::Export(args) => {
+            let write = |line: Value| console.json(&line);
+            place.export(&args.wanted.filter(), args.after, write).await?;
+            Ok(Exit::Ok)
+        }
+        AuditCommand::Verify { head } => {
+            // A server that somebody has tampered with would vouch for itself.
+            check(head, &place.session("audit verify, which believes no server,")?.store, output, console).await
+        }
     }
 }
 
@@ -169,19 +172,6 @@ fn summary(entry: &Entry) -> String {
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// With what the chain is made of, so that others can verify it too.
-async fn export(args: ExportArgs, ledger: &impl Ledger, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    let take = |entry: Entry, line: &audit::Line| {
-        let mut written = serde_json::to_value(&entry).unwrap_or_default();
-        written["entry"] = line.entry.as_str().into();
-        written["content"] = hex(&line.content).into();
-        written["chain"] = hex(&line.chain).into();
-        console.json(&written).map(|()| true)
-    };
-    audit::read(ledger, Order::OldestFirst, args.after, &args.wanted.filter(), take).await?;
-    Ok(Exit::Ok)
 }
 
 async fn check(

@@ -114,7 +114,7 @@ impl From<manage::Failure> for Failure {
             }
             manage::Failure::Taken(_) => Self::Conflict(failure.to_string()),
             manage::Failure::HasKeysBelow(..) => {
-                Self::Conflict(format!("{failure}; with --cascade they are deleted too"))
+                Self::Conflict(format!("{failure}; `keyward key delete --cascade` deletes them too"))
             }
             manage::Failure::NotKept(_) => Self::Conflict(failure.to_string()),
             manage::Failure::Revoked(_) => Self::Conflict(format!("{failure}; `keyward key create` makes a new one")),

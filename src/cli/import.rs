@@ -19,9 +19,9 @@ use self::progress::{Choice, Progress};
 use self::rejects::Rejects;
 use super::console::{Console, Output, grouped};
 use super::exit::{Exit, Failure};
+use super::place::Place;
 use crate::auth::key::KeyFormat;
-use crate::manage::Session;
-use crate::manage::import::{Format, Importer, Source, Terms};
+use crate::manage::import::{Format, Importer, Rejection, Source};
 use crate::store::Store;
 
 const HELP: &str = "\
@@ -46,7 +46,7 @@ without one of these endings its first line tells. A row is a line. Columns, in 
 
 Rows that cannot be imported are written to a file, with the line and the reason before them; it \
 can be corrected and imported. The same input can be imported again: what is there already, with \
-the same settings, is unchanged. Ctrl-C stops after the batch of 5,000 rows that is under way.";
+the same settings, is unchanged. Ctrl-C stops after the batch that is under way: of 5,000 rows, or by a server of 48 KiB.";
 
 /// What `keyward key import` takes.
 #[derive(Args, Debug)]
@@ -64,25 +64,57 @@ pub(crate) struct ImportArgs {
 }
 
 /// Imports a file.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     args: ImportArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let (source, size) = open(&args.input, &session.locksmith.format)?;
+    let (source, size) = open(&args.input, &place.key_format())?;
     let rejects = Rejects::of(&args.input, args.rejects, source.format, source.layout.clone())?;
     let interrupt =
         Interrupt::listen().map_err(|error| Failure::Failed(format!("cannot listen for Ctrl-C: {error}")))?;
     let progress = Progress::new(args.progress, size);
     let name = args.input.file_name().unwrap_or(args.input.as_os_str());
-    let importer = Importer::new(session, terms(Some(name.to_string_lossy().into_owned())));
+    let importer = place.importing(Some(name.to_string_lossy().into_owned()));
     Import { source, importer, rejects, progress, interrupt }.run(output, console).await
 }
 
-/// Whoever has the store and the pepper may make any key.
-fn terms(file: Option<String>) -> Terms<'static> {
-    Terms { file, scope: None, against: Box::new(|_, _| None) }
+/// Where keys are brought in.
+pub(super) trait Importing {
+    /// Takes in the next rows of a file; `None` at its end.
+    async fn step<R: BufRead>(&mut self, source: &mut Source<R>) -> Result<Option<Step>, Failure>;
+
+    /// How many keys were made so far, and how many were there already.
+    fn counts(&self) -> (u64, u64);
+}
+
+/// What became of some rows.
+pub(super) struct Step {
+    /// How many they were.
+    pub(super) rows: u64,
+    /// Those that were not taken.
+    pub(super) rejected: Vec<Rejection>,
+}
+
+impl<S: Store> Importing for Importer<'_, S> {
+    async fn step<R: BufRead>(&mut self, source: &mut Source<R>) -> Result<Option<Step>, Failure> {
+        let batch = self.read(source).map_err(|error| unreadable(&error))?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let rows = batch.len() as u64;
+        Ok(Some(Step { rows, rejected: self.commit(batch).await? }))
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.imported, self.unchanged)
+    }
+}
+
+/// The file broke off.
+pub(super) fn unreadable(error: &io::Error) -> Failure {
+    Failure::Failed(format!("--input: cannot be read on: {error}"))
 }
 
 /// Opens a file and reads its header; its size comes with it.
@@ -107,9 +139,9 @@ fn begin<R: BufRead>(reader: R, path: &Path, keys: &KeyFormat) -> Result<Source<
 }
 
 /// An import and what it goes through.
-struct Import<'s, R, S> {
+struct Import<R, I> {
     source: Source<R>,
-    importer: Importer<'s, S>,
+    importer: I,
     rejects: Rejects,
     progress: Progress,
     interrupt: Interrupt,
@@ -122,7 +154,7 @@ enum End {
     Interrupted,
 }
 
-impl<R: BufRead, S: Store> Import<'_, R, S> {
+impl<R: BufRead, I: Importing> Import<R, I> {
     async fn run(mut self, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let end = self.batches(console).await;
         std::mem::replace(&mut self.progress, Progress::Silent).finish();
@@ -141,21 +173,16 @@ impl<R: BufRead, S: Store> Import<'_, R, S> {
     async fn batches(&mut self, console: &mut Console<'_>) -> Result<End, Failure> {
         let mut rows = 0;
         while !self.interrupt.is_requested() {
-            let batch = self.importer.read(&mut self.source);
-            let batch = batch.map_err(|error| Failure::Failed(format!("--input: cannot be read on: {error}")))?;
-            if batch.is_empty() {
-                return Ok(End::WholeFile);
-            }
-            rows += batch.len() as u64;
-            let rejected = self.importer.commit(batch).await?;
-            self.rejects.add(&rejected)?;
+            let Some(step) = self.importer.step(&mut self.source).await? else { return Ok(End::WholeFile) };
+            rows += step.rows;
+            self.rejects.add(&step.rejected)?;
             self.progress.update(rows, self.source.bytes, console);
         }
         Ok(End::Interrupted)
     }
 
     fn summary(&self, output: Output, console: &mut Console<'_>) -> Result<(), Failure> {
-        let Importer { imported, unchanged, .. } = self.importer;
+        let (imported, unchanged) = self.importer.counts();
         let rejected = self.rejects.count;
         let file = (rejected > 0).then(|| self.rejects.path.display().to_string());
         let see = file.as_ref().map(|file| format!(" (see {file})")).unwrap_or_default();

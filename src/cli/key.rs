@@ -91,8 +91,8 @@ pub(super) async fn run(
         KeyCommand::Enable { id } => change::set_state(state(id, State::Active), place, output, console).await,
         KeyCommand::Rotate(args) => rotate::run(args, place, output, console).await,
         KeyCommand::Revoke(args) => revoke::run(args, place, output, console).await,
-        KeyCommand::Delete(args) => delete::run(args, place.session("key delete")?, output, console).await,
-        KeyCommand::Reveal { id } => reveal::run(&id, place.session("key reveal")?, output, console).await,
-        KeyCommand::Import(args) => import::run(args, place.session("key import")?, output, console).await,
+        KeyCommand::Delete(args) => delete::run(args, place, output, console).await,
+        KeyCommand::Reveal { id } => reveal::run(&id, place, output, console).await,
+        KeyCommand::Import(args) => import::run(args, place, output, console).await,
     }
 }

@@ -4,12 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
+use super::import::Importing;
 use crate::auth::grant::{State, Timestamp};
+use crate::auth::key::KeyFormat;
 use crate::auth::scope::Scope;
+use crate::manage::import::{Importer, Terms};
 use crate::manage::key::{Changed, Created, NewKey, Patch};
+use crate::manage::password::Password;
 use crate::manage::role::NewRole;
 use crate::manage::rotate::Rotated;
 use crate::manage::scope::CreatedScope;
@@ -67,6 +72,13 @@ pub(super) trait Place {
         limit: Duration,
     ) -> Result<(Changed, Waited), Failure>;
     async fn rotate_key(&self, id: &str, retire_others_after: Option<Duration>) -> Result<Rotated, Failure>;
+    /// Returns the keys that are gone.
+    async fn delete_key(&self, id: &str, cascade: bool, reason: Option<&str>) -> Result<Vec<Box<str>>, Failure>;
+    async fn look_up_value(&self, id: &str) -> Result<Zeroizing<String>, Failure>;
+    /// How keys look, as far as that is known here.
+    fn key_format(&self) -> KeyFormat;
+    /// Brings keys in; the file is for the audit.
+    fn importing(&self, file: Option<String>) -> impl Importing;
 
     async fn scopes(&self) -> Result<BTreeMap<Scope, Stored<ScopeBody>>, Failure>;
     async fn create_scope(&self, scope: &Scope) -> Result<CreatedScope, Failure>;
@@ -78,6 +90,7 @@ pub(super) trait Place {
     async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure>;
     /// Returns the keys that went with them.
     async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure>;
+    async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure>;
     /// Returns the ticket of the link.
     async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure>;
 
@@ -92,6 +105,13 @@ pub(super) trait Place {
     async fn usage_of(&self, key: &str) -> Result<KeyUsage, Failure>;
     /// The newest entries of the audit that are wanted, from before a revision.
     async fn entries(&self, filter: &Filter, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, Failure>;
+    /// Hands out entries of the audit as they are exported, the oldest first.
+    async fn export(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+        take: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure>;
     async fn nodes(&self) -> Result<Vec<Node>, Failure>;
     async fn forget(&self, node: &str) -> Result<(), Failure>;
 }
@@ -147,6 +167,23 @@ impl<S: Store + Ledger> Place for Session<S> {
         Ok(self.rotate_key(id, retire_others_after.map(|after| self.now.plus(after))).await?)
     }
 
+    async fn delete_key(&self, id: &str, cascade: bool, reason: Option<&str>) -> Result<Vec<Box<str>>, Failure> {
+        Ok(self.delete_key(id, (cascade, reason), None).await?)
+    }
+
+    async fn look_up_value(&self, id: &str) -> Result<Zeroizing<String>, Failure> {
+        Ok(self.look_up_value(id).await?)
+    }
+
+    fn key_format(&self) -> KeyFormat {
+        self.locksmith.format.clone()
+    }
+
+    fn importing(&self, file: Option<String>) -> impl Importing {
+        // Whoever has the store and the pepper may make any key.
+        Importer::new(self, Terms { file, scope: None, against: Box::new(|_, _| None) })
+    }
+
     async fn scopes(&self) -> Result<BTreeMap<Scope, Stored<ScopeBody>>, Failure> {
         Ok(self.everything().await?.scopes)
     }
@@ -177,6 +214,10 @@ impl<S: Store + Ledger> Place for Session<S> {
 
     async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure> {
         Ok(self.delete_user(id, None).await?)
+    }
+
+    async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure> {
+        Ok(self.set_password(id, password).await?)
     }
 
     async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure> {
@@ -225,6 +266,16 @@ impl<S: Store + Ledger> Place for Session<S> {
             audit::read(&self.store, Order::NewestFirst, before, filter, take).await?;
         }
         Ok(entries)
+    }
+
+    async fn export(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+        mut take: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let take = |_: Entry, line: &audit::Line| take(line.exported()).map(|()| true);
+        audit::read(&self.store, Order::OldestFirst, after, filter, take).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, Failure> {

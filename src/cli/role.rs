@@ -6,7 +6,7 @@ use serde_json::json;
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
 use super::place::Place;
-use crate::auth::authority::{BUILT_IN, Permission, built_in};
+use crate::auth::authority::{BuiltIn, Permission};
 use crate::auth::scope::Scope;
 use crate::manage::Stored;
 use crate::manage::role::NewRole;
@@ -104,8 +104,8 @@ async fn list(place: &impl Place, output: Output, console: &mut Console<'_>) -> 
     let words = |permissions: &mut dyn Iterator<Item = Permission>| -> Vec<&'static str> {
         permissions.map(Permission::label).collect()
     };
-    let own = |name: &&'static str| Some((*name, false, words(&mut built_in(name)?.iter())));
-    let built_in = BUILT_IN.iter().filter_map(own);
+    let own = |role: BuiltIn| (role.name(), false, words(&mut role.permissions().iter()));
+    let built_in = BuiltIn::ALL.into_iter().map(own);
     let kept =
         roles.iter().map(|role| (&*role.id, role.body.observer, words(&mut role.body.permissions.iter().copied())));
     let rows: Vec<(&str, bool, Vec<&str>)> = built_in.chain(kept).collect();

@@ -4,6 +4,7 @@
 mod answer;
 mod bodies;
 mod http;
+mod import;
 mod place;
 
 use std::fs;
@@ -76,6 +77,15 @@ impl ServerArgs {
     }
 }
 
+/// What is sent along.
+#[derive(Clone, Copy)]
+enum Sent<'s> {
+    Nothing,
+    Json(&'s Value),
+    /// Rows of keys, and the media type that they are of.
+    Rows(&'static str, &'s str),
+}
+
 /// A server's management API.
 pub(super) struct Server {
     way: Way,
@@ -85,18 +95,19 @@ pub(super) struct Server {
 impl Server {
     /// Reads something, and again if the answer was lost.
     async fn get(&self, target: &str) -> Result<Done, Failure> {
-        self.ask(Method::GET, target, vec![], None, true).await
+        self.ask(Method::GET, target, vec![], Sent::Nothing, true).await
     }
 
     /// Makes something, once, even if it is sent more often.
     async fn post(&self, target: &str, body: &Value) -> Result<Done, Failure> {
         let name = HeaderName::from_static("idempotency-key");
         let once = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
-        self.ask(Method::POST, target, vec![(name, once)], Some(body), true).await
+        self.ask(Method::POST, target, vec![(name, once)], Sent::Json(body), true).await
     }
 
     /// Changes or deletes something that is as it was read, or does nothing.
     async fn change(&self, method: Method, target: &str, seen: u64, body: Option<&Value>) -> Result<Done, Failure> {
+        let body = body.map_or(Sent::Nothing, Sent::Json);
         self.ask(method, target, vec![(IF_MATCH, format!("\"{seen}\""))], body, false).await
     }
 
@@ -105,11 +116,15 @@ impl Server {
         method: Method,
         target: &str,
         fields: Vec<(HeaderName, String)>,
-        body: Option<&Value>,
+        sent: Sent<'_>,
         again: bool,
     ) -> Result<Done, Failure> {
-        let body = body.map(|body| Zeroizing::new(body.to_string()));
-        let body = body.as_ref().map(|body| body.as_str());
+        let json = if let Sent::Json(body) = sent { Zeroizing::new(body.to_string()) } else { Zeroizing::default() };
+        let body = match sent {
+            Sent::Nothing => None,
+            Sent::Json(_) => Some(("application/json", json.as_str())),
+            Sent::Rows(media_type, rows) => Some((media_type, rows)),
+        };
         let question = Question { method, target: target.to_owned(), fields, body };
         let mut attempt = 1;
         loop {

@@ -134,9 +134,8 @@ pub(super) async fn run(
             Ok(Exit::Ok)
         }
         UserCommand::Password(who) => {
-            let session = place.session("user password")?;
             let user = place.find_user(&who.user).await?;
-            session.set_password(&user.id, typed()?).await?;
+            place.set_password(&user.id, typed()?).await?;
             console.note(format_args!("user {} has a new password", printable(&user.body.email)));
             Ok(Exit::Ok)
         }
@@ -157,12 +156,7 @@ async fn create(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let password = if args.password_stdin {
-        place.session("user create --password-stdin")?;
-        Some(typed()?)
-    } else {
-        None
-    };
+    let password = args.password_stdin.then(typed).transpose()?;
     let role = args.admin.then(|| "admin".into());
     let (email, name, scope, api_access) = (args.email, args.name, args.scope, args.api_access);
     let made = place.create_user(NewUser { email, name, scope, password, api_access, role }).await?;

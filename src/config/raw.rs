@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in `keyward schema`. The same schema is what a config is held against
 //! ([`super::shape`]), so an editor that knows it marks what the program would refuse.
 
+mod admin;
 mod routes;
 mod traces;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::admin::{Admin, LeakAction};
 pub(crate) use self::routes::{
     Auth, Class, Credentials, DefaultRoute, Deny, DenyFormat, DenySettings, Env, Format, IdentityValue, Inject,
     OneOrMany, Route, RouteCredentials, RouteDeny,
@@ -390,26 +392,6 @@ pub(crate) struct IdentityHeaders {
 impl Default for IdentityHeaders {
     fn default() -> Self {
         Self { prefix: "X-Keyward-".to_owned() }
-    }
-}
-
-/// The management API and web page.
-#[derive(Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Admin {
-    /// The address and port of the management API.
-    pub(crate) listen: String,
-    /// What its clients call it, for links to next pages; empty for what they say themselves in `Host`.
-    #[schemars(example = "https://keys.example.com")]
-    pub(crate) url: String,
-    /// A prefix under which `proxy.listen` answers the management API too, in place of the upstream; empty for nowhere.
-    #[schemars(example = "/v2")]
-    pub(crate) mount: String,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:8081".to_owned(), url: String::new(), mount: String::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a user or a key may manage, from what the records say of them now.
 
-use crate::auth::authority::{Authority, Permissions, built_in};
+use crate::auth::authority::{Authority, BuiltIn, Permissions};
 use crate::auth::grant::{Access, State, Timestamp};
 use crate::auth::lineage::DEEPEST;
 use crate::auth::scope::Scope;
@@ -38,7 +38,10 @@ pub trait View {
 
 /// What a role permits; nothing where there is no such role.
 pub fn permissions_of(role: &str, view: &impl View) -> Permissions {
-    built_in(role).or_else(|| view.role(role).as_ref().map(of_record)).unwrap_or_default()
+    match BuiltIn::parse(role) {
+        Some(role) => role.permissions(),
+        None => view.role(role).as_ref().map(of_record).unwrap_or_default(),
+    }
 }
 
 /// What the record of a role permits.

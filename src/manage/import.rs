@@ -7,7 +7,7 @@ mod known;
 mod row;
 mod source;
 
-pub use self::batch::{Against, BATCH, Batch, Importer, Terms};
+pub use self::batch::{Against, BATCH, Batch, Importer, TOO_LONG, Terms};
 pub use self::columns::{Columns, after_fields};
 pub use self::row::{Raw, Reason, Rejection};
-pub use self::source::{Format, Layout, NotRows, Source};
+pub use self::source::{Format, Layout, Next, NotRows, Source};

@@ -47,6 +47,11 @@ impl FromStr for Password {
 }
 
 impl Password {
+    /// The text of it, to be sent on where it is set.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// One that is tried, whatever it is.
     pub fn typed(text: &str) -> Self {
         Self(Zeroizing::new(text.to_owned()))

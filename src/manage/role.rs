@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::authority::of_record;
-use super::{Failure, Mistake, Session, Stored};
-use crate::auth::authority::{BUILT_IN, Permission, Permissions, built_in};
+use super::{Failure, Mistake, Session, Stored, stored};
+use crate::auth::authority::{BuiltIn, Permission, Permissions};
 use crate::auth::scope::Scope;
 use crate::store::record::{BindingBody, Body, Kind, Record, RecordId, RoleBody, Subject, is_key_id, new_id, to_json};
 use crate::store::{Change, Expect, Store};
@@ -41,8 +41,8 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// As for [`Session::role`].
     pub async fn permissions_of(&self, role: &str) -> Result<Permissions, Failure> {
-        match built_in(role) {
-            Some(permissions) => Ok(permissions),
+        match BuiltIn::parse(role) {
+            Some(role) => Ok(role.permissions()),
             None => Ok(of_record(&self.role(role).await?.body)),
         }
     }
@@ -61,7 +61,7 @@ impl<S: Store> Session<S> {
         if !is_key_id(&new.name) {
             return Err(wrong("names of roles are 1 to 64 of A-Z a-z 0-9 . _ -"));
         }
-        if BUILT_IN.contains(&new.name.as_str()) {
+        if BuiltIn::parse(&new.name).is_some() {
             return Err(wrong("this role is built in and cannot be changed"));
         }
         let id = RecordId::new(Kind::Role, &new.name);
@@ -124,11 +124,7 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When the store cannot be read.
     pub async fn bindings(&self) -> Result<Vec<Stored<BindingBody>>, Failure> {
-        let parsed = |record: Record| match Body::parse(&record.id, record.body.as_deref()?).ok()? {
-            Body::Binding(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
-            _ => None,
-        };
-        self.of_kind(Kind::Binding, parsed).await
+        self.of_kind(Kind::Binding, |record: Record| stored(record, Body::binding)).await
     }
 
     /// All roles that are not built in, by name.
@@ -136,11 +132,7 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When the store cannot be read.
     pub async fn roles(&self) -> Result<Vec<Stored<RoleBody>>, Failure> {
-        let parsed = |record: Record| match Body::parse(&record.id, record.body.as_deref()?).ok()? {
-            Body::Role(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
-            _ => None,
-        };
-        self.of_kind(Kind::Role, parsed).await
+        self.of_kind(Kind::Role, |record: Record| stored(record, Body::role)).await
     }
 
     /// Gives somebody a role within a scope.

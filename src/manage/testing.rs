@@ -5,14 +5,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::auth::Locksmith;
-use crate::auth::digest::Pepper;
+use crate::auth::digest::{Digest, Pepper};
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::key::{Alphabet, Brand, KeyFormat, Shape};
 use crate::store::ledger::audit::{Line, Page};
 use crate::store::ledger::nodes::{Node, Report};
 use crate::store::ledger::usage::{Usage, Uses};
 use crate::store::ledger::{Ledger, LedgerError};
-use crate::store::record::{KeyBody, KeyType, Record, RecordId, UserBody, UserState};
+use crate::store::record::{KeyBody, KeyType, Kind, Record, RecordId, UserBody, UserState};
 use crate::store::{Commit, CommitError, Expect, Pull, Records, Revision, Store, StoreError};
 
 /// When all tests happen.
@@ -140,6 +140,23 @@ impl Ledger for MemoryStore {
     }
 
     async fn usage_after(&self, _: &str, _: usize) -> Result<Vec<Usage>, LedgerError> {
+        Err(none())
+    }
+
+    async fn idle_usage(
+        &self,
+        _: u64,
+        _: Option<(Box<str>, Digest)>,
+        _: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, LedgerError> {
+        Err(none())
+    }
+
+    async fn drop_usage(&self, _: Vec<(Box<str>, Digest)>, _: u64) -> Result<(), LedgerError> {
+        Err(none())
+    }
+
+    async fn kept(&self, _: Kind, _: &str, _: u32) -> Result<Vec<Record>, LedgerError> {
         Err(none())
     }
 

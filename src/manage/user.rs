@@ -8,19 +8,20 @@ mod ticket;
 
 use std::net::IpAddr;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub use self::own_key::Proposal;
 pub use self::ticket::Ticket;
 use super::key::holder::following;
 use super::password::{self, Password};
 use super::values::{Email, PersonName};
-use super::{ATTEMPTS, Failure, Session, Stored};
+use super::{ATTEMPTS, Failure, Session, Stored, difference, stored};
 use crate::auth::grant::Timestamp;
 use crate::auth::key::Secret;
 use crate::auth::scope::Scope;
 use crate::store::record::{
-    BindingBody, Body, Kind, PasswordBody, Record, RecordId, Subject, UniqueBody, UserBody, UserState, new_id, to_json,
+    BindingBody, Body, Kind, PasswordBody, PasswordHash, Record, RecordId, Subject, UniqueBody, UserBody, UserState,
+    new_id, to_json,
 };
 use crate::store::{Change, Commit, CommitError, Expect, Store};
 
@@ -54,6 +55,8 @@ pub struct UserPatch {
     pub state: Option<UserState>,
     /// Whether their keys work.
     pub api_access: Option<bool>,
+    /// What they sign in with.
+    pub password: Option<PasswordHash>,
 }
 
 /// A user who was made or changed.
@@ -100,11 +103,7 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When the store cannot be read.
     pub async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure> {
-        let parsed = |record: Record| match Body::parse(&record.id, record.body.as_deref()?).ok()? {
-            Body::User(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
-            _ => None,
-        };
-        self.of_kind(Kind::User, parsed).await
+        self.of_kind(Kind::User, |record: Record| stored(record, Body::user)).await
     }
 
     /// Makes a user.
@@ -132,7 +131,8 @@ impl<S: Store> Session<S> {
         changes.push(absent(RecordId::new(Kind::User, &id), to_json(&body)));
         changes.push(reserve(&body.email, &id));
         if let Some(password) = new.password {
-            changes.push(self.new_password(&id, password).await?);
+            let hash = password::hash(password, &self.locksmith).await?;
+            changes.push(self.new_password(&id, hash));
         }
         if let Some(role) = &new.role {
             self.permissions_of(role).await?;
@@ -171,18 +171,23 @@ impl<S: Store> Session<S> {
             let mut body = before.body.clone();
             patch.apply(&mut body, self.now);
             let own = if patch.api_access == Some(true) { self.own_key_if_lacking(id, &body).await? } else { None };
-            if body == before.body && own.is_none() {
+            if body == before.body && own.is_none() && patch.password.is_none() {
                 return Ok(UserChanged { user: before, secret: None, changed: false });
             }
             body.updated_by = Some(self.who().to_owned());
             body.updated_time = self.now;
             let mut changes = self.changes_of_user(&before, &body).await?;
+            changes.extend(patch.password.clone().map(|hash| self.new_password(id, hash)));
             let secret = own.map(|(made, secret)| {
                 changes.extend(made);
                 secret
             });
-            let detail = difference(&before, &body);
-            let commit = self.entry("user.update", [&before.body.scope, &body.scope], detail, changes);
+            let action = if patch.is_password() { "user.password" } else { "user.update" };
+            let mut detail = audit_of(&before, &body);
+            if patch.password.is_some() {
+                detail["password"] = Value::Bool(true);
+            }
+            let commit = self.entry(action, [&before.body.scope, &body.scope], detail, changes);
             match self.store.commit(commit).await {
                 Ok(revision) => {
                     let user = Stored { id: before.id, revision: revision.number, body };
@@ -221,24 +226,15 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When there is no such user, or the store cannot be written.
     pub async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure> {
-        let user = self.user(id).await?;
-        // With the user, so that it fails if they are deleted at the same time.
-        let by = Some(self.who().to_owned());
-        let password_time = Some(self.now);
-        let touched = UserBody { password_time, updated_by: by, updated_time: self.now, ..user.body };
-        let (record_id, expect) = (RecordId::new(Kind::User, id), Expect::At(user.revision));
-        let touch = Change { id: record_id, expect, body: Some(to_json(&touched)) };
-        let changes = vec![touch, self.new_password(id, password).await?];
-        let detail = json!({ "target": target(id) });
-        let commit = self.entry("user.password", [&touched.scope], detail, changes);
-        self.store.commit(commit).await?;
+        let password = Some(password::hash(password, &self.locksmith).await?);
+        self.update_user(id, &UserPatch { password, ..UserPatch::default() }, None).await?;
         Ok(())
     }
 
-    async fn new_password(&self, id: &str, password: Password) -> Result<Change, Failure> {
-        let hash = password::hash(password, &self.locksmith).await?;
+    /// With the user, so that it fails if they are deleted at the same time.
+    fn new_password(&self, id: &str, hash: PasswordHash) -> Change {
         let body = PasswordBody { hash, created_time: self.now };
-        Ok(Change { id: RecordId::new(Kind::Password, id), expect: Expect::Any, body: Some(to_json(&body)) })
+        Change { id: RecordId::new(Kind::Password, id), expect: Expect::Any, body: Some(to_json(&body)) }
     }
 
     /// The user with this e-mail address and password, if there is one and they may sign in. It takes as long if not.
@@ -281,9 +277,16 @@ impl<S: Store> Session<S> {
 impl UserPatch {
     /// Whether nobody may do anything after it that they may not do before.
     pub fn only_takes(&self) -> bool {
-        let Self { email, name, scope, state, api_access } = self;
-        let gives = *state == Some(UserState::Active) || *api_access == Some(true);
+        let Self { email, name, scope, state, api_access, password } = self;
+        let gives = *state == Some(UserState::Active) || *api_access == Some(true) || password.is_some();
         email.is_none() && name.is_none() && scope.is_none() && !gives
+    }
+
+    /// Whether it is about the password alone.
+    fn is_password(&self) -> bool {
+        let Self { email, name, scope, state, api_access, password } = self;
+        let rest = email.is_some() || name.is_some() || scope.is_some() || state.is_some() || api_access.is_some();
+        password.is_some() && !rest
     }
 
     fn apply(&self, body: &mut UserBody, now: Timestamp) {
@@ -297,6 +300,9 @@ impl UserPatch {
             body.scope.clone_from(scope);
         }
         if self.state == Some(UserState::Suspended) && body.state == UserState::Active {
+            body.password_time = Some(now);
+        }
+        if self.password.is_some() {
             body.password_time = Some(now);
         }
         body.state = self.state.unwrap_or(body.state);
@@ -326,18 +332,9 @@ fn target(id: &str) -> Value {
 }
 
 /// What the audit says of a change. More access than before is marked, since that is what a thief would give.
-fn difference(before: &Stored<UserBody>, after: &UserBody) -> Value {
-    let fields = |body| match serde_json::to_value(body) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) | Err(_) => Map::new(),
-    };
-    let (old, new) = (fields(&before.body), fields(after));
-    let names: Vec<&String> = old.keys().chain(new.keys()).filter(|name| !name.starts_with("updated_")).collect();
-    let changed = |fields: &Map<String, Value>| -> Map<String, Value> {
-        let changed = names.iter().filter(|name| old.get(**name) != new.get(**name));
-        changed.map(|name| ((*name).clone(), fields.get(*name).cloned().unwrap_or(Value::Null))).collect()
-    };
-    let mut detail = json!({ "target": target(&before.id), "before": changed(&old), "after": changed(&new) });
+fn audit_of(before: &Stored<UserBody>, after: &UserBody) -> Value {
+    let (old, new) = difference(&before.body, after);
+    let mut detail = json!({ "target": target(&before.id), "before": old, "after": new });
     if after.api_access && !before.body.api_access {
         detail["escalation"] = Value::Bool(true);
     }

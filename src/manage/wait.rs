@@ -20,7 +20,7 @@ pub struct Waited {
     pub live: usize,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// Those that have not applied it, as far as anybody knows.
+    /// Those that have not applied it, as far as anybody knows; nobody to whom they are not shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub laggards: Vec<Node>,
 }
@@ -28,7 +28,7 @@ pub struct Waited {
 impl Waited {
     /// Whether nobody lets pass any more what the revision took away. Where nobody is known, nothing is.
     pub fn is_everywhere(&self) -> bool {
-        self.live > 0 && self.laggards.is_empty()
+        self.live > 0 && self.applied == self.live
     }
 }
 

@@ -18,7 +18,9 @@ use std::time::Duration;
 use self::audit::{Line, Page};
 use self::nodes::{Node, Report};
 use self::usage::{Usage, Uses};
+use super::record::{Kind, Record};
 use super::{AnyStore, Records, Revision, StoreError};
+use crate::auth::digest::Digest;
 
 /// Why a ledger did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,38 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As for [`Ledger::usage`].
     fn usage_after(&self, key: &str, keys: usize) -> impl Future<Output = Result<Vec<Usage>, LedgerError>> + Send;
+
+    /// Values whose last use that was counted is before a minute, in the order of their keys, after one of them.
+    ///
+    /// # Errors
+    /// As for [`Ledger::usage`].
+    fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<(Box<str>, Digest)>, LedgerError>> + Send;
+
+    /// Forgets the uses of values, but for those that were used since a minute.
+    ///
+    /// # Errors
+    /// As for [`Ledger::add_usage`].
+    fn drop_usage(
+        &self,
+        values: Vec<(Box<str>, Digest)>,
+        before: u64,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Records of a kind that live, in the order of their ids, after one of them. For kinds that pulls do not give.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or keeps no such kinds.
+    fn kept(
+        &self,
+        kind: Kind,
+        after: &str,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Record>, LedgerError>> + Send;
 
     /// Says how far a node is.
     ///
@@ -134,6 +168,23 @@ impl Ledger for AnyStore {
         ask!(self, usage_after(key, keys))
     }
 
+    async fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, LedgerError> {
+        ask!(self, idle_usage(before, after, limit))
+    }
+
+    async fn drop_usage(&self, values: Vec<(Box<str>, Digest)>, before: u64) -> Result<(), LedgerError> {
+        ask!(self, drop_usage(values, before))
+    }
+
+    async fn kept(&self, kind: Kind, after: &str, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        ask!(self, kept(kind, after, limit))
+    }
+
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
         ask!(self, report(report))
     }
@@ -174,6 +225,23 @@ impl<L: Ledger> Ledger for Arc<L> {
 
     async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
         (**self).usage_after(key, keys).await
+    }
+
+    async fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, LedgerError> {
+        (**self).idle_usage(before, after, limit).await
+    }
+
+    async fn drop_usage(&self, values: Vec<(Box<str>, Digest)>, before: u64) -> Result<(), LedgerError> {
+        (**self).drop_usage(values, before).await
+    }
+
+    async fn kept(&self, kind: Kind, after: &str, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        (**self).kept(kind, after, limit).await
     }
 
     async fn report(&self, report: Report) -> Result<(), LedgerError> {

@@ -225,6 +225,39 @@ impl Body {
     }
 }
 
+/// One kind of body.
+impl Body {
+    /// That of a scope.
+    pub fn scope(self) -> Option<(Scope, ScopeBody)> {
+        if let Self::Scope(scope, body) = self { Some((scope, body)) } else { None }
+    }
+
+    /// That of a role.
+    pub fn role(self) -> Option<RoleBody> {
+        if let Self::Role(body) = self { Some(body) } else { None }
+    }
+
+    /// That of a user.
+    pub fn user(self) -> Option<UserBody> {
+        if let Self::User(body) = self { Some(body) } else { None }
+    }
+
+    /// That of a key.
+    pub fn key(self) -> Option<KeyBody> {
+        if let Self::Key(body) = self { Some(body) } else { None }
+    }
+
+    /// That of a value that opens a key.
+    pub fn secret(self) -> Option<(Digest, SecretBody)> {
+        if let Self::Secret(digest, body) = self { Some((digest, body)) } else { None }
+    }
+
+    /// That of a binding.
+    pub fn binding(self) -> Option<BindingBody> {
+        if let Self::Binding(body) = self { Some(body) } else { None }
+    }
+}
+
 /// Reads a body, or says which field cannot be read. serde's own words would quote the value.
 fn read<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| {

@@ -6,6 +6,7 @@ mod changes;
 mod document;
 mod import;
 mod keys;
+mod leaks;
 mod ledger;
 mod levels;
 mod matrix;

@@ -15,7 +15,7 @@ fn stage(folder: &std::path::Path) -> (Api, Writer, watch::Sender<Option<Revisio
     let applied = watch::Sender::new(None);
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = Arc::new(AnyStore::Sqlite(store));
-    (Api::new(store, locksmith, (replica, applied.subscribe()), metrics, None), writer, applied)
+    (Api::new(store, locksmith, (replica, applied.subscribe()), metrics, None, Arc::default()), writer, applied)
 }
 
 async fn status(api: &Api, method: &str, path: &str, header: (&str, &str)) -> u16 {

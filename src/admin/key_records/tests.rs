@@ -47,7 +47,7 @@ impl Stage {
         let (replica, mut writer) = Replica::new(Duration::from_secs(60));
         let applied = watch::Sender::new(None);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let api = Api::new(store, locksmith.clone(), (replica, applied.subscribe()), metrics, None);
+        let api = Api::new(store, locksmith.clone(), (replica, applied.subscribe()), metrics, None, Arc::default());
         tokio::spawn(api.follow());
         let role = Some("admin".parse().unwrap());
         let id = Some("k0".parse().unwrap());

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::cli::testing::{Bench, MemoryStore, Ran, block_on, locksmith, remember};
-use crate::manage::import::BATCH;
+use crate::manage::import::{BATCH, Terms};
 use crate::store::record::{Body, KeyBody, Kind, RecordId};
 
 /// A folder with an input, and a store.
@@ -269,7 +269,8 @@ fn ctrl_c_stops_between_batches() {
         let source = begin(text.as_bytes(), &path, &bench.session.locksmith.format).unwrap();
         let rejects = Rejects::of(&path, None, source.format, source.layout.clone()).unwrap();
         let interrupt = Interrupt::of(Arc::new(AtomicBool::new(true)));
-        let importer: Importer<'_, MemoryStore> = Importer::new(&bench.session, terms(None));
+        let terms = Terms { file: None, scope: None, against: Box::new(|_, _| None) };
+        let importer: Importer<'_, MemoryStore> = Importer::new(&bench.session, terms);
         let import = Import { source, importer, rejects, progress: Progress::Silent, interrupt };
         block_on(import.run(Output::Table, console))
     };
@@ -285,4 +286,18 @@ fn what_cannot_be_imported_at_all_is_a_usage_error() {
         assert_eq!(place.import("k.csv", text).code, code, "{text}");
     }
     assert_eq!(place.bench.key("import --input /nowhere/k.csv", Output::Table).code, 1);
+}
+
+/// The upstream is told of the user that a row names: nobody's keys say that they are somebody else's.
+#[test]
+fn a_row_does_not_take_the_address_of_an_account() {
+    let place = Place::new();
+    let email = "ann@example.com".parse().unwrap();
+    let (name, scope, password, role) = (None, None, None, None);
+    let ann = crate::manage::user::NewUser { email, name, scope, password, api_access: false, role };
+    block_on(place.bench.session.create_user(ann)).unwrap();
+    let rows = format!("value,id,user\n{A},k1,Ann@example.com\n{B},k2,bob@example.com\n");
+    counts(&place.import("k.csv", &rows), 1, 0, 1);
+    assert!(place.rejects("k.csv.rejected").contains("the address of an account"));
+    assert_eq!(place.key("k2").user.as_deref(), Some("bob@example.com"));
 }

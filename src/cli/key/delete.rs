@@ -5,8 +5,7 @@ use serde_json::json;
 
 use crate::cli::console::{Console, Output};
 use crate::cli::exit::{Exit, Failure};
-use crate::manage::Session;
-use crate::store::Store;
+use crate::cli::place::Place;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,13 +29,13 @@ pub(crate) struct DeleteArgs {
 }
 
 /// Deletes a key.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     args: DeleteArgs,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let keys = session.delete_key(&args.id, (args.cascade, args.reason.as_deref()), None).await?;
+    let keys = place.delete_key(&args.id, args.cascade, args.reason.as_deref()).await?;
     match output {
         Output::Table => {}
         Output::Json => console.json(&json!({ "id": args.id, "keys": keys }))?,

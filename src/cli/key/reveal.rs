@@ -4,17 +4,16 @@ use serde_json::json;
 
 use crate::cli::console::{Console, Output};
 use crate::cli::exit::{Exit, Failure};
-use crate::manage::Session;
-use crate::store::Store;
+use crate::cli::place::Place;
 
 /// Prints a value, on stdout alone. That it was looked up is in the audit by then.
-pub(super) async fn run<S: Store>(
+pub(super) async fn run(
     id: &str,
-    session: &Session<S>,
+    place: &impl Place,
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
-    let value = session.look_up_value(id).await?;
+    let value = place.look_up_value(id).await?;
     match output {
         Output::Json => console.json(&json!({ "id": id, "value": value.as_str() }))?,
         Output::Table => console.line(value.as_str())?,

@@ -76,6 +76,9 @@ pub(super) async fn run(
     if live == 0 {
         console.note("not known to hold anywhere: no process has said that it follows the store");
     }
+    if laggards.is_empty() && !is_everywhere && live > 0 {
+        console.note("which ones have not, only those hear who may see the keys of the whole domain");
+    }
     for node in laggards {
         let (id, revision) = (printable(&node.id), node.revision);
         let seen = Duration::from_millis(node.seen_ms_ago);

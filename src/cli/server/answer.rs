@@ -91,7 +91,8 @@ fn failure(status: StatusCode, errors: &[Wrong], server: &str) -> Failure {
         (StatusCode::PRECONDITION_FAILED, _) | (_, "conflict") => {
             Failure::Conflict("it was changed meanwhile; look at it and try again".to_owned())
         }
-        (_, "has_keys_below") => Failure::Conflict(format!("{shown}; revoke those first, or disable it")),
+        (_, "has_keys_below") => Failure::Conflict(format!("{shown}; `keyward key delete --cascade` deletes them too")),
+        (_, "not_recoverable") => Failure::Conflict(shown),
         // It tells of a parameter that the command line does not have.
         (_, "would_lock_out") => {
             let why = "this key could not take that back, since it would not work from this address any more";

@@ -73,12 +73,15 @@ pub(super) fn patch(patch: &Patch) -> Value {
     ])
 }
 
-/// A new user, without a password: those are set where people sign in, or on the store.
+/// A new user.
 pub(super) fn new_user(new: &NewUser) -> Value {
-    let NewUser { email, name, scope, password: _, api_access, role } = new;
+    let NewUser { email, name, scope, password, api_access, role } = new;
     let mut body = json!({ "email": email.0, "scope": scope, "api_access": api_access });
     if let Some(name) = name {
         body["name"] = json!(name.0);
+    }
+    if let Some(password) = password {
+        body["password"] = json!(password.reveal());
     }
     if let Some(role) = role {
         body["role"] = json!(role);
@@ -88,7 +91,8 @@ pub(super) fn new_user(new: &NewUser) -> Value {
 
 /// What shall change of a user.
 pub(super) fn user_patch(patch: &UserPatch) -> Value {
-    let UserPatch { email, name, scope, state, api_access } = patch;
+    // Passwords are sent by themselves.
+    let UserPatch { email, name, scope, state, api_access, password: _ } = patch;
     let name = name.as_ref().map(|name| name.as_ref().map(|name| &name.0));
     object([
         ("email", email.as_ref().map(|email| json!(email.0))),

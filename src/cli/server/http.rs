@@ -47,7 +47,8 @@ pub(super) struct Question<'q> {
     /// Path and query, as the API knows them.
     pub(super) target: String,
     pub(super) fields: Vec<(HeaderName, String)>,
-    pub(super) body: Option<&'q str>,
+    /// What is sent along, and the media type that it is of.
+    pub(super) body: Option<(&'static str, &'q str)>,
 }
 
 /// An answer.
@@ -152,10 +153,10 @@ impl Way {
         for (name, value) in &question.fields {
             request = request.header(name, value);
         }
-        if question.body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        if let Some((media_type, _)) = question.body {
+            request = request.header(CONTENT_TYPE, media_type);
         }
-        request.body(question.body.unwrap_or_default().to_owned()).map_err(|error| error.to_string())
+        request.body(question.body.map_or("", |(_, body)| body).to_owned()).map_err(|error| error.to_string())
     }
 }
 

@@ -8,13 +8,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Done, Server, bodies, missing, path_of, query_append};
+use super::import::Sending;
+use super::{Done, Sent, Server, bodies, missing, path_of, query_append};
+use crate::auth::authority::BuiltIn;
 use crate::auth::grant::{State, Timestamp};
-use crate::auth::key::Secret;
+use crate::auth::key::{Brand, KeyFormat, Secret};
 use crate::auth::scope::Scope;
 use crate::cli::exit::Failure;
+use crate::cli::import::Importing;
 use crate::cli::place::{Listing, Place};
 use crate::manage::key::{Changed, Created, NewKey, Patch};
+use crate::manage::password::Password;
 use crate::manage::role::NewRole;
 use crate::manage::rotate::Rotated;
 use crate::manage::scope::CreatedScope;
@@ -28,26 +32,6 @@ use crate::store::ledger::nodes::Node;
 use crate::store::record::{
     BindingBody, Body, KeyBody, Kind, RecordId, RoleBody, ScopeBody, ScopeState, SecretBody, Subject, UserBody,
 };
-
-fn key_body(body: Body) -> Option<KeyBody> {
-    if let Body::Key(body) = body { Some(body) } else { None }
-}
-
-fn user_body(body: Body) -> Option<UserBody> {
-    if let Body::User(body) = body { Some(body) } else { None }
-}
-
-fn role_body(body: Body) -> Option<RoleBody> {
-    if let Body::Role(body) = body { Some(body) } else { None }
-}
-
-fn binding_body(body: Body) -> Option<BindingBody> {
-    if let Body::Binding(body) = body { Some(body) } else { None }
-}
-
-fn scope_body(body: Body) -> Option<(Scope, ScopeBody)> {
-    if let Body::Scope(scope, body) = body { Some((scope, body)) } else { None }
-}
 
 impl Server {
     /// A key that may be changed: what is revoked stays as it was.
@@ -74,7 +58,7 @@ impl Server {
     }
 
     async fn scope(&self, scope: &Scope) -> Result<Stored<ScopeBody>, Failure> {
-        let Stored { id, revision, body: (_, body) } = self.one(Kind::Scope, &scope.to_string(), scope_body).await?;
+        let Stored { id, revision, body: (_, body) } = self.one(Kind::Scope, &scope.to_string(), Body::scope).await?;
         Ok(Stored { id, revision, body })
     }
 
@@ -89,6 +73,31 @@ impl Server {
             }
         }
         Ok(absent)
+    }
+
+    /// A page of the audit, and where the next one begins.
+    async fn audit(
+        &self,
+        how: &str,
+        filter: &Filter,
+        cursor: Option<&str>,
+    ) -> Result<(Value, Option<String>), Failure> {
+        let mut target = format!("/v2/audit?{how}");
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        for (name, value) in [
+            ("cursor", cursor.map(str::to_owned)),
+            ("actor", filter.actor.clone()),
+            ("action", filter.action.clone()),
+            ("target", filter.target.clone()),
+            ("since", time(filter.since)),
+            ("until", time(filter.until)),
+        ] {
+            value.inspect(|value| query_append(&mut target, name, value));
+        }
+        let page = self.get(&target).await?;
+        // A cursor that does not move would be followed for ever.
+        let next = page.cursor().filter(|next| cursor != Some(next));
+        Ok((page.result, next))
     }
 
     fn parsed<T: DeserializeOwned>(&self, result: Value) -> Result<T, Failure> {
@@ -128,7 +137,7 @@ impl Place for Server {
     }
 
     async fn listing(&self) -> Result<Listing, Failure> {
-        let keys = self.records(Kind::Key, "&state=all", key_body).await?;
+        let keys = self.records(Kind::Key, "&state=all", Body::key).await?;
         // Whoever may not see scopes sees keys as if all of them worked.
         let scopes = match self.scopes().await {
             Err(Failure::Failed(_)) => BTreeMap::new(),
@@ -138,7 +147,7 @@ impl Place for Server {
     }
 
     async fn key(&self, id: &str) -> Result<Stored<KeyBody>, Failure> {
-        self.one(Kind::Key, id, key_body).await
+        self.one(Kind::Key, id, Body::key).await
     }
 
     async fn values_of(&self, id: &str) -> Result<Vec<SecretBody>, Failure> {
@@ -213,8 +222,38 @@ impl Place for Server {
         Ok(Rotated { key: Place::key(self, id).await?, secret, others })
     }
 
+    async fn delete_key(&self, id: &str, cascade: bool, why: Option<&str>) -> Result<Vec<Box<str>>, Failure> {
+        let before = Place::key(self, id).await?;
+        if before.body.state == State::Revoked {
+            return Err(manage::Failure::NotFound(RecordId::key(id)).into());
+        }
+        let mut parameters = reason(why);
+        crate::auth::query::append(&mut parameters, "cascade", if cascade { "true" } else { "false" });
+        crate::auth::query::append(&mut parameters, "list", "true");
+        match self.deleted(before, &parameters).await?.1.get_mut("keys") {
+            Some(keys) => self.parsed(keys.take()),
+            None => Ok(vec![id.into()]),
+        }
+    }
+
+    async fn look_up_value(&self, id: &str) -> Result<Zeroizing<String>, Failure> {
+        let path = format!("{}/value", path_of(Kind::Key, id)?);
+        let found = self.ask(Method::POST, &path, vec![], Sent::Nothing, true).await;
+        let found = found.map_err(|failure| missing(failure, Kind::Key, id))?;
+        Ok(Zeroizing::new(self.value_of(&found)?.reveal().to_owned()))
+    }
+
+    fn key_format(&self) -> KeyFormat {
+        // Which shapes there are, the server knows.
+        KeyFormat::new(Brand::default(), Vec::new())
+    }
+
+    fn importing(&self, _: Option<String>) -> impl Importing {
+        Sending::new(self)
+    }
+
     async fn scopes(&self) -> Result<BTreeMap<Scope, Stored<ScopeBody>>, Failure> {
-        let scopes = self.records(Kind::Scope, "", scope_body).await?;
+        let scopes = self.records(Kind::Scope, "", Body::scope).await?;
         let scope = |Stored { id, revision, body: (scope, body) }| (scope, Stored { id, revision, body });
         Ok(scopes.into_iter().map(scope).collect())
     }
@@ -236,12 +275,12 @@ impl Place for Server {
     }
 
     async fn users(&self) -> Result<Vec<Stored<UserBody>>, Failure> {
-        self.records(Kind::User, "", user_body).await
+        self.records(Kind::User, "", Body::user).await
     }
 
     async fn find_user(&self, address_or_id: &str) -> Result<Stored<UserBody>, Failure> {
         if !address_or_id.contains('@') {
-            return self.one(Kind::User, address_or_id, user_body).await;
+            return self.one(Kind::User, address_or_id, Body::user).await;
         }
         let address = address_or_id.trim().to_lowercase();
         let found = self.users().await?.into_iter().find(|user| user.body.email == address);
@@ -251,24 +290,31 @@ impl Place for Server {
     async fn create_user(&self, new: NewUser) -> Result<UserChanged, Failure> {
         let made = self.post("/v2/users", &bodies::new_user(&new)).await?;
         let secret = self.value_of(&made).ok();
-        let user = self.one(Kind::User, &self.id_of(&made)?, user_body).await?;
+        let user = self.one(Kind::User, &self.id_of(&made)?, Body::user).await?;
         Ok(UserChanged { user, secret, changed: true })
     }
 
     async fn update_user(&self, id: &str, patch: &UserPatch) -> Result<UserChanged, Failure> {
-        let before = self.one(Kind::User, id, user_body).await?;
+        let before = self.one(Kind::User, id, Body::user).await?;
         let path = path_of(Kind::User, id)?;
         let done = self.change(Method::PATCH, &path, before.revision, Some(&bodies::user_patch(patch))).await?;
         let secret = self.value_of(&done).ok();
-        let user = self.one(Kind::User, id, user_body).await?;
+        let user = self.one(Kind::User, id, Body::user).await?;
         let changed = user.body != before.body || secret.is_some();
         Ok(UserChanged { user, secret, changed })
     }
 
     async fn delete_user(&self, id: &str) -> Result<Vec<Box<str>>, Failure> {
-        let before = self.one(Kind::User, id, user_body).await?;
+        let before = self.one(Kind::User, id, Body::user).await?;
         let done = self.change(Method::DELETE, &path_of(Kind::User, id)?, before.revision, None).await?;
         self.parsed(done.result["keys"].clone())
+    }
+
+    async fn set_password(&self, id: &str, password: Password) -> Result<(), Failure> {
+        let before = self.one(Kind::User, id, Body::user).await?;
+        let body = json!({ "password": password.reveal() });
+        self.change(Method::PATCH, &path_of(Kind::User, id)?, before.revision, Some(&body)).await?;
+        Ok(())
     }
 
     async fn create_link(&self, id: &str, lifetime: Duration) -> Result<Zeroizing<String>, Failure> {
@@ -279,40 +325,40 @@ impl Place for Server {
     }
 
     async fn roles(&self) -> Result<Vec<Stored<RoleBody>>, Failure> {
-        self.records(Kind::Role, "", role_body).await
+        self.records(Kind::Role, "", Body::role).await
     }
 
     async fn put_role(&self, new: NewRole, replace: bool) -> Result<Stored<RoleBody>, Failure> {
         if replace {
-            let before = self.one(Kind::Role, &new.name, role_body).await?;
+            let before = self.one(Kind::Role, &new.name, Body::role).await?;
             let path = path_of(Kind::Role, &new.name)?;
             self.change(Method::PATCH, &path, before.revision, Some(&bodies::role(&new, false))).await?;
         } else {
             self.post("/v2/roles", &bodies::role(&new, true)).await?;
         }
-        self.one(Kind::Role, &new.name, role_body).await
+        self.one(Kind::Role, &new.name, Body::role).await
     }
 
     async fn delete_role(&self, name: &str) -> Result<(), Failure> {
-        let before = self.one(Kind::Role, name, role_body).await?;
+        let before = self.one(Kind::Role, name, Body::role).await?;
         self.change(Method::DELETE, &path_of(Kind::Role, name)?, before.revision, None).await?;
         Ok(())
     }
 
     async fn bindings(&self) -> Result<Vec<Stored<BindingBody>>, Failure> {
-        self.records(Kind::Binding, "", binding_body).await
+        self.records(Kind::Binding, "", Body::binding).await
     }
 
     async fn bind(&self, subject: Subject, role: &str, scope: Option<Scope>) -> Result<Stored<BindingBody>, Failure> {
-        if crate::auth::authority::built_in(role).is_none() {
-            self.one(Kind::Role, role, role_body).await?;
+        if BuiltIn::parse(role).is_none() {
+            self.one(Kind::Role, role, Body::role).await?;
         }
         let made = self.post("/v2/bindings", &json!({ "subject": subject, "role": role, "scope": scope })).await?;
-        self.one(Kind::Binding, &self.id_of(&made)?, binding_body).await
+        self.one(Kind::Binding, &self.id_of(&made)?, Body::binding).await
     }
 
     async fn unbind(&self, id: &str) -> Result<Stored<BindingBody>, Failure> {
-        let before = self.one(Kind::Binding, id, binding_body).await?;
+        let before = self.one(Kind::Binding, id, Body::binding).await?;
         self.change(Method::DELETE, &path_of(Kind::Binding, id)?, before.revision, None).await?;
         Ok(before)
     }
@@ -330,27 +376,33 @@ impl Place for Server {
     async fn entries(&self, filter: &Filter, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, Failure> {
         let (mut entries, mut cursor) = (Vec::new(), before.map(|before| before.to_string()));
         while entries.len() < limit {
-            let mut target = format!("/v2/audit?limit={}", (limit - entries.len()).min(super::PAGE));
-            let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-            for (name, value) in [
-                ("cursor", cursor.clone()),
-                ("actor", filter.actor.clone()),
-                ("action", filter.action.clone()),
-                ("target", filter.target.clone()),
-                ("since", time(filter.since)),
-                ("until", time(filter.until)),
-            ] {
-                value.inspect(|value| query_append(&mut target, name, value));
+            let most = (limit - entries.len()).min(super::PAGE);
+            let (page, next) = self.audit(&format!("limit={most}"), filter, cursor.as_deref()).await?;
+            entries.extend(self.parsed::<Vec<Entry>>(page)?);
+            if next.is_none() {
+                break;
             }
-            let page = self.get(&target).await?;
-            let next = page.cursor();
-            entries.extend(self.parsed::<Vec<Entry>>(page.result)?);
-            match next {
-                Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-                Some(_) | None => break,
-            }
+            cursor = next;
         }
         Ok(entries)
+    }
+
+    async fn export(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+        mut take: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut cursor = after.map(|after| after.to_string());
+        loop {
+            let how = format!("limit={}&order=oldest&chain=true", super::PAGE);
+            let (page, next) = self.audit(&how, filter, cursor.as_deref()).await?;
+            self.parsed::<Vec<Value>>(page)?.into_iter().try_for_each(&mut take)?;
+            if next.is_none() {
+                return Ok(());
+            }
+            cursor = next;
+        }
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, Failure> {
@@ -360,7 +412,7 @@ impl Place for Server {
     async fn forget(&self, node: &str) -> Result<(), Failure> {
         let mut path = String::from("/v2/nodes/");
         super::push_segment(&mut path, node);
-        self.ask(Method::DELETE, &path, vec![], None, false).await?;
+        self.ask(Method::DELETE, &path, vec![], Sent::Nothing, false).await?;
         Ok(())
     }
 }

@@ -12,9 +12,13 @@ use super::row::{Raw, Reason, Rejection, Row};
 use super::source::{Layout, Next, Source};
 use crate::auth::digest::Digest;
 use crate::auth::scope::Scope;
+use crate::manage::values::Email;
 use crate::manage::{ATTEMPTS, Failure, Session};
 use crate::store::record::{Body, RecordId, SecretBody, new_id, to_json};
 use crate::store::{Change, Commit, CommitError, Expect, Store};
+
+/// Why a row that is no row is rejected.
+pub const TOO_LONG: &str = "it is longer than 64 KiB and is not repeated here";
 
 /// How many lines make a commit.
 pub const BATCH: usize = 5_000;
@@ -72,6 +76,8 @@ pub struct Importer<'s, S> {
     seen: HashMap<Digest, u32>,
     /// Scopes that are in the store.
     scopes: HashSet<Scope>,
+    /// Addresses, and whether they are those of accounts.
+    accounts: HashMap<String, bool>,
     /// What is in the store, if much of the file turned out to be.
     known: Option<Known>,
 }
@@ -86,8 +92,8 @@ enum Verdict {
 impl<'s, S: Store> Importer<'s, S> {
     /// Begins an import.
     pub fn new(session: &'s Session<S>, terms: Terms<'s>) -> Self {
-        let (seen, scopes, known) = (HashMap::new(), HashSet::new(), None);
-        Self { session, terms, revision: None, imported: 0, unchanged: 0, seen, scopes, known }
+        let (seen, scopes, accounts, known) = (HashMap::new(), HashSet::new(), HashMap::new(), None);
+        Self { session, terms, revision: None, imported: 0, unchanged: 0, seen, scopes, accounts, known }
     }
 
     /// The next batch of lines; an empty one at the end.
@@ -99,7 +105,7 @@ impl<'s, S: Store> Importer<'s, S> {
         while batch.len() < BATCH {
             let row = match source.next(&mut raw)? {
                 Next::End => break,
-                Next::TooLong => Err(Reason::from("it is longer than 64 KiB and is not repeated here")),
+                Next::TooLong => Err(Reason::from(TOO_LONG)),
                 Next::Row => self.row(&raw, source),
             };
             self.add(&mut batch, row, source.line, &raw);
@@ -151,6 +157,7 @@ impl<'s, S: Store> Importer<'s, S> {
     /// # Errors
     /// When the store cannot be read or written; batches before this one are in it.
     pub async fn commit(&mut self, mut batch: Batch) -> Result<Vec<Rejection>, Failure> {
+        self.drop_impostors(&mut batch).await?;
         let mut attempt = 1;
         while !batch.rows.is_empty() {
             let scopes = self.missing_scopes(&batch.rows).await?;
@@ -222,6 +229,32 @@ impl<'s, S: Store> Importer<'s, S> {
         Ok(missing)
     }
 
+    /// Takes those rows out of a batch whose keys would say that they act for an account that they do not belong to.
+    async fn drop_impostors(&mut self, batch: &mut Batch) -> Result<(), Failure> {
+        for row in std::mem::take(&mut batch.rows) {
+            let email = row.settings.user.as_ref().and_then(|user| user.parse::<Email>().ok());
+            let is_account = match email {
+                Some(Email(email)) => self.is_account(email).await?,
+                None => false,
+            };
+            if is_account { batch.reject(row, Reason::from(IMPOSTOR)) } else { batch.rows.push(row) }
+        }
+        Ok(())
+    }
+
+    async fn is_account(&mut self, email: String) -> Result<bool, Failure> {
+        if let Some(known) = self.accounts.get(&email) {
+            return Ok(*known);
+        }
+        let is_account = match self.session.find_user(&email).await {
+            Ok(_) => true,
+            Err(Failure::NotFound(_)) => false,
+            Err(failure) => return Err(failure),
+        };
+        self.accounts.insert(email, is_account);
+        Ok(is_account)
+    }
+
     /// Takes those rows out of a batch that the store has something to say about.
     async fn drop_known(&mut self, batch: &mut Batch) -> Result<(), Failure> {
         for row in std::mem::take(&mut batch.rows) {
@@ -274,5 +307,6 @@ impl<'s, S: Store> Importer<'s, S> {
     }
 }
 
+const IMPOSTOR: &str = "its `user` is the address of an account, and said by the keys of that account alone";
 const OUT_OF_REACH: &str = "its value is that of a key that you may not change";
 const NO_KEY: &str = "its value is there already, for a key that is missing or cannot be read";

@@ -99,7 +99,8 @@ pub(super) struct Settings {
     ips: Vec<String>,
     env: Environment,
     expires_at: Option<Timestamp>,
-    user: Option<String>,
+    /// Who it was handed to.
+    pub(super) user: Option<String>,
     rate_limit: Option<Limit>,
 }
 

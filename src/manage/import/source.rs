@@ -61,7 +61,7 @@ pub enum Layout {
 
 /// What the next line of the file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// A row, now in the buffer.
     Row,
     /// A row that is too long to be one; the buffer is empty.
@@ -123,8 +123,16 @@ impl<R: BufRead> Source<R> {
         Ok(source)
     }
 
+    /// Has lines count from where what is read is part of a file: the first row is on this one there.
+    pub fn begins_at(&mut self, line: u64) {
+        self.line = if self.pending.is_some() { line } else { line.saturating_sub(1) };
+    }
+
     /// Reads the next line that is not blank into the buffer, without its end.
-    pub(super) fn next(&mut self, row: &mut Vec<u8>) -> io::Result<Next> {
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn next(&mut self, row: &mut Vec<u8>) -> io::Result<Next> {
         if let Some(pending) = self.pending.take() {
             *row = pending;
             return Ok(Next::Row);

@@ -8,9 +8,12 @@ use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
 use crate::manage::values::{KeyName, Net, UserName};
-use crate::manage::{ATTEMPTS, Failure, Session, Stored, escalation};
+use crate::manage::{ATTEMPTS, Failure, Session, Stored, difference, escalation};
 use crate::store::record::{KeyBody, Kind, RecordId, to_json};
 use crate::store::{Change, CommitError, Expect, Store};
+
+/// By what people find the keys that were found.
+const LEAKED: &str = "leaked";
 
 /// What shall change; what is absent stays. What a key may lack is given as an option of its own: `Some(None)` takes it away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,6 +152,21 @@ impl<S: Store> Session<S> {
         self.change_key(id, (action, reason), expected, edit).await
     }
 
+    /// Marks a key as found where it does not belong: it gets a tag, and the audit says where it was found.
+    ///
+    /// # Errors
+    /// As for [`Session::update_key`].
+    pub async fn flag_key(&self, id: &str, reason: &str) -> Result<Changed, Failure> {
+        let edit = |body: &mut KeyBody| {
+            refuse_revoked(id, body)?;
+            if !body.tags.iter().any(|tag| tag == LEAKED) {
+                body.tags.push(LEAKED.to_owned());
+            }
+            Ok(())
+        };
+        self.change_key(id, ("key.leaked", Some(reason)), None, edit).await
+    }
+
     /// Changes a key: reads it, edits it, and writes it if nobody was quicker, else starts over.
     async fn change_key(
         &self,
@@ -219,17 +237,4 @@ fn audit_of(before: &Stored<KeyBody>, after: &KeyBody, reason: Option<&str>) -> 
         detail["reason"] = reason.into();
     }
     (detail, new)
-}
-
-/// The fields in which two bodies differ, as they were and as they will be; who and when is in the audit anyway.
-fn difference(before: &KeyBody, after: &KeyBody) -> (Map<String, Value>, Map<String, Value>) {
-    let fields = |body| match serde_json::to_value(body) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) | Err(_) => Map::new(),
-    };
-    let (before, after) = (fields(before), fields(after));
-    let names = before.keys().chain(after.keys()).filter(|name| !name.starts_with("updated_"));
-    let changed = names.filter(|name| before.get(*name) != after.get(*name));
-    let get = |fields: &Map<String, Value>, name: &String| fields.get(name).cloned().unwrap_or(Value::Null);
-    changed.map(|name| ((name.clone(), get(&before, name)), (name.clone(), get(&after, name)))).unzip()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{address, target};
 use crate::auth::grant::State;
-use crate::manage::{Failure, Session, Stored};
+use crate::manage::{Failure, Session, Stored, stored};
 use crate::store::record::{Body, KeyBody, Kind, Record, RecordId, Subject, to_json};
 use crate::store::{Change, Expect, Store};
 
@@ -16,11 +16,8 @@ type Keys = BTreeMap<Box<str>, Stored<KeyBody>>;
 
 /// A key that is owned or stands below another. Of a million few are: only those are worth reading.
 fn related(record: Record) -> Option<Stored<KeyBody>> {
-    let json = record.body.as_deref().filter(|json| json.contains("\"owner\":") || json.contains("\"parent\":"))?;
-    match Body::parse(&record.id, json).ok()? {
-        Body::Key(body) => Some(Stored { id: record.id.id, revision: record.revision, body }),
-        _ => None,
-    }
+    record.body.as_deref().filter(|json| json.contains("\"owner\":") || json.contains("\"parent\":"))?;
+    stored(record, Body::key)
 }
 
 impl<S: Store> Session<S> {

@@ -78,6 +78,22 @@ impl Line {
     }
 }
 
+impl Line {
+    /// What it says, with what the chain is made of, so that others can verify it too.
+    pub fn exported(&self) -> Value {
+        let mut exported = serde_json::to_value(self.read()).unwrap_or_default();
+        exported["entry"] = self.entry.as_str().into();
+        exported["content"] = hex(&self.content).into();
+        exported["chain"] = hex(&self.chain).into();
+        exported
+    }
+}
+
+/// In hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Entry {
     /// The id of what it was done to.
     pub fn target(&self) -> Option<&str> {

@@ -188,6 +188,38 @@ pub(in crate::store) async fn assert_many_records_are_compared(store: &(impl Sto
     assert!(told[5].starts_with("key k299") && told[5].ends_with(", which line 12 left, is missing"), "{told:?}");
 }
 
+/// The last entry.
+pub(crate) async fn newest(ledger: &impl Ledger) -> Entry {
+    entries(ledger, Order::NewestFirst, None, 1).await.remove(0)
+}
+
+/// What is not needed any more is found, a page at a time, and goes without a trace and without a revision.
+pub(in crate::store) async fn assert_leftovers_go(store: &(impl Store + Ledger), rows: impl Fn() -> String) {
+    let private = |id: &str| RecordId::new(Kind::Sealed, id);
+    let ids = async |after: &str, limit| {
+        let kept = store.kept(Kind::Sealed, after, limit).await.unwrap();
+        kept.iter().map(|record| record.id.id.to_string()).collect::<Vec<_>>()
+    };
+    let body = Some(Box::from("{}"));
+    store.commit(commit_of(&["a", "b", "c", "d"].map(|id| (private(id), body.clone())))).await.unwrap();
+    assert_eq!((ids("", 3).await, ids("c", 3).await), (vec!["a".into(), "b".into(), "c".into()], vec!["d".into()]));
+    store.commit(commit_of(&[(private("b"), None), (private("none"), None), (private("d"), None)])).await.unwrap();
+    // It may come again, and go again, in one commit too.
+    store.commit(commit_of(&[(private("d"), body.clone()), (private("d"), None)])).await.unwrap();
+    assert_eq!((ids("", 9).await, rows()), (vec!["a".to_owned(), "c".to_owned()], "2".to_owned()));
+    assert_eq!(verify(store, None).await.unwrap().breaks, []);
+
+    let head = store.head().await.unwrap();
+    let [one, two, three] = [1, 2, 3].map(|n| (Box::<str>::from("k1"), uses(n, 1, 0, None).secret));
+    store.add_usage("a", vec![uses(1, 1, 10, None), uses(2, 1, 20, None), uses(3, 1, 30, None)]).await.unwrap();
+    let idle = async |before, after, limit| store.idle_usage(before, after, limit).await.unwrap();
+    assert!(idle(30, None, 9).await == [one.clone(), two.clone()]);
+    assert!(idle(99, Some(one.clone()), 1).await == [two.clone()]);
+    store.drop_usage(vec![one.clone(), three.clone(), (Box::from("k2"), two.1)], 30).await.unwrap();
+    assert!(idle(99, None, 9).await == [two, three], "what was used since stays");
+    assert!(store.head().await.unwrap() == head);
+}
+
 fn uses(secret: u8, count: u64, minute: u32, client: Option<&str>) -> Uses {
     let secret = Digest::from_record_id(&format!("{secret:032x}")).unwrap();
     Uses { key: "k1".into(), secret, count, minute, client: client.map(|client| client.parse().unwrap()) }

@@ -7,7 +7,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
 use super::link::{LONG_PATIENCE, PATIENCE, within};
-use super::read::{self, Answer, from_sql, to_sql};
+use super::read::{self, Answer, about, from_sql, table, to_sql};
 use super::schema::WITH_LISTS;
 use super::trouble::Trouble;
 use crate::auth::digest::Digest;
@@ -15,6 +15,7 @@ use crate::store::ledger::audit::{LARGEST_PAGE, Line, Order, Page};
 use crate::store::ledger::nodes::{Node, Report};
 use crate::store::ledger::usage::{Usage, Uses, time_of};
 use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::record::{Kind, Record, RecordId};
 use crate::store::{Records, Revision};
 
 const BEGIN: &str = "
@@ -43,6 +44,18 @@ const USAGE_AFTER: &str = "
     select key_id, secret_id, count, last_used, node, client from keyward.usage where key_id in (
         select distinct key_id from keyward.usage where key_id > $1 order by key_id limit $2
     ) order by key_id, secret_id";
+
+const IDLE: &str = "
+    select key_id, secret_id from keyward.usage
+    where last_used < $1 and (key_id, secret_id) > ($2, $3) order by key_id, secret_id limit $4";
+
+const DROP: &str = "
+    delete from keyward.usage u using unnest($1::text[], $2::text[]) as t (key_id, secret_id)
+    where u.key_id = t.key_id and u.secret_id = t.secret_id and u.last_used < $3";
+
+const KEPT: &str = "
+    select id, rev, body::text from keyward.record
+    where kind = $1 and id > $2 and body is not null order by id limit $3";
 
 const REPORT: &str = "
     insert into keyward.node as n (id, rev, version, max_staleness, seen_at)
@@ -139,6 +152,45 @@ impl Ledger for PostgresStore {
     async fn usage_after(&self, key: &str, keys: usize) -> Result<Vec<Usage>, LedgerError> {
         let keys = i64::try_from(keys).unwrap_or(i64::MAX);
         self.uses(USAGE_AFTER, &[(&key, Type::TEXT), (&keys, Type::INT8)]).await
+    }
+
+    async fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, LedgerError> {
+        let (key, secret) = after.map_or_else(Default::default, |(key, secret)| (key, secret.to_record_id()));
+        let (before, limit) = (to_sql(before), i64::from(limit));
+        let asked: [Value<'_>; 4] =
+            [(&before, Type::INT8), (&&*key, Type::TEXT), (&secret, Type::TEXT), (&limit, Type::INT8)];
+        let value = |row: &Row| {
+            let secret = Digest::from_record_id(row.try_get(1)?);
+            Ok(secret.map(|secret| (row.try_get::<_, &str>(0).unwrap_or_default().into(), secret)))
+        };
+        let idle = self.rows(IDLE, &asked).await;
+        let idle = idle.and_then(|rows| rows.iter().map(value).collect::<Result<Vec<_>, Trouble>>());
+        self.explained(idle.map(|values| values.into_iter().flatten().collect()))
+    }
+
+    async fn drop_usage(&self, values: Vec<(Box<str>, Digest)>, before: u64) -> Result<(), LedgerError> {
+        let keys: Vec<&str> = values.iter().map(|(key, _)| &**key).collect();
+        let secrets: Vec<String> = values.iter().map(|(_, secret)| secret.to_record_id()).collect();
+        let before = to_sql(before);
+        let asked: [Value<'_>; 3] = [(&keys, Type::TEXT_ARRAY), (&secrets, Type::TEXT_ARRAY), (&before, Type::INT8)];
+        self.explained(self.note(DROP, &asked).await)
+    }
+
+    async fn kept(&self, kind: Kind, after: &str, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        let (label, limit) = (kind.label(), i64::from(limit));
+        let asked: [Value<'_>; 3] = [(&label, Type::TEXT), (&after, Type::TEXT), (&limit, Type::INT8)];
+        let record = |row: &Row| {
+            let id = RecordId { kind, id: row.try_get::<_, &str>(0)?.into() };
+            let body = row.try_get::<_, Option<&str>>(2)?.map(Into::into);
+            Ok(Record { id, revision: from_sql(row.try_get(1)?), body })
+        };
+        let kept = self.rows(&about(table(kind), KEPT), &asked).await;
+        self.explained(kept.and_then(|rows| rows.iter().map(record).collect::<Result<_, Trouble>>()))
     }
 
     async fn report(&self, report: Report) -> Result<(), LedgerError> {

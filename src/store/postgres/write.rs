@@ -52,6 +52,11 @@ const ANY: &str = "
     on conflict (kind, id) do update set rev = excluded.rev, body = excluded.body
     returning r.kind, r.id";
 
+/// Nobody follows private records, so that nobody has to hear that one is gone.
+const BURY: &str = "
+    delete from keyward.private p using unnest($1::text[], $2::text[]) as t (kind, id)
+    where p.kind = t.kind and p.id = t.id and p.body is null";
+
 /// Makes a commit, or changes nothing.
 pub(super) async fn commit(pool: &Arc<Pool>, mut commit: Commit, check: PepperCheck) -> Result<Revision, Refusal> {
     // In the order in which records lie in the index, a large import is written in one sweep. The sort is stable: changes
@@ -94,7 +99,21 @@ pub(super) async fn write(client: &Client, commit: &Commit, check: PepperCheck) 
             }
         }
     }
+    bury(client, &commit.changes).await?;
     Ok(Revision { number, chain: record_history(client, previous, number, (now, commit)).await? })
+}
+
+async fn bury(client: &Client, changes: &[Change]) -> Result<(), Trouble> {
+    let gone = || changes.iter().filter(|change| change.body.is_none() && !change.id.kind.replicated());
+    let kinds: Vec<&str> = gone().map(|change| change.id.kind.label()).collect();
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = gone().map(|change| &*change.id.id).collect();
+    let asked: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&kinds, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)];
+    within(LONG_PATIENCE, "writing records", client.query_typed(BURY, &asked)).await?;
+    Ok(())
 }
 
 /// One statement can touch a record once. So: the first change of each record, then the second of each, and so on.

@@ -80,6 +80,36 @@ impl Beside {
         self.read(sql, params![key, keys], usage).map(|rows| rows.into_iter().flatten().collect())
     }
 
+    pub(super) fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, Trouble> {
+        let sql = "select key_id, secret_id from usage
+                   where last_used < ?1 and (key_id, secret_id) > (?2, ?3) order by key_id, secret_id limit ?4";
+        let (key, secret) = after.map_or_else(Default::default, |(key, secret)| (key, secret.to_record_id()));
+        let value = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
+        let idle = self.with(false, |connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let values = params![to_sql(before), key, secret, limit];
+            statement.query_map(values, value)?.collect::<rusqlite::Result<Vec<(Box<str>, String)>>>()
+        })?;
+        let known = |(key, secret): (Box<str>, String)| Some((key, Digest::from_record_id(&secret)?));
+        Ok(idle.unwrap_or_default().into_iter().filter_map(known).collect())
+    }
+
+    pub(super) fn drop_usage(&self, values: &[(Box<str>, Digest)], before: u64) -> Result<(), Trouble> {
+        self.write(|connection| {
+            let sql = "delete from usage where key_id = ?1 and secret_id = ?2 and last_used < ?3";
+            let mut drop = connection.prepare_cached(sql)?;
+            for (key, secret) in values {
+                drop.execute(params![key, secret.to_record_id(), to_sql(before)])?;
+            }
+            Ok(())
+        })
+    }
+
     pub(super) fn report(&self, report: &Report) -> Result<(), Trouble> {
         let Report { id, revision, version, max_staleness } = report;
         let staleness = i64::try_from(max_staleness.as_millis()).unwrap_or(i64::MAX);

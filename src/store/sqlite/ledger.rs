@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, params};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
@@ -11,11 +11,13 @@ use super::beside::Beside;
 use super::read::{Snapshot, from_sql, has_lists, to_sql};
 use super::trouble::Trouble;
 use super::{Answer, BATCHES_AHEAD, Rest, SqliteStore};
+use crate::auth::digest::Digest;
 use crate::auth::grant::Timestamp;
 use crate::store::ledger::audit::{LARGEST_PAGE, Line, Order, Page};
 use crate::store::ledger::nodes::{Node, Report};
 use crate::store::ledger::usage::{Usage, Uses};
 use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::record::{Kind, Record, RecordId};
 use crate::store::{Records, Revision};
 
 impl Ledger for SqliteStore {
@@ -64,6 +66,24 @@ impl Ledger for SqliteStore {
         self.beside(move |beside| beside.usage_after(&key, keys)).await
     }
 
+    async fn idle_usage(
+        &self,
+        before: u64,
+        after: Option<(Box<str>, Digest)>,
+        limit: u32,
+    ) -> Result<Vec<(Box<str>, Digest)>, LedgerError> {
+        self.beside(move |beside| beside.idle_usage(before, after, limit)).await
+    }
+
+    async fn drop_usage(&self, values: Vec<(Box<str>, Digest)>, before: u64) -> Result<(), LedgerError> {
+        self.beside(move |beside| beside.drop_usage(&values, before)).await
+    }
+
+    async fn kept(&self, kind: Kind, after: &str, limit: u32) -> Result<Vec<Record>, LedgerError> {
+        let after = after.to_owned();
+        Ok(self.look(move |snapshot| snapshot.kept(kind, &after, limit)).await?)
+    }
+
     async fn report(&self, report: Report) -> Result<(), LedgerError> {
         self.beside(move |beside| beside.report(&report)).await
     }
@@ -93,6 +113,20 @@ impl Snapshot {
     fn time_of(&self, revision: u64) -> Result<Option<String>, Trouble> {
         let mut statement = self.connection().prepare_cached("select at from audit where rev = ?1")?;
         Ok(statement.query_row([to_sql(revision)], |row| row.get(0)).optional()?)
+    }
+
+    fn kept(&self, kind: Kind, after: &str, limit: u32) -> Result<Vec<Record>, Trouble> {
+        let sql = "select id, rev, body from record
+                   where kind = ?1 and id > ?2 and body is not null order by id limit ?3";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let record = |row: &Row<'_>| {
+            let id = RecordId { kind, id: row.get(0)? };
+            Ok(Record { id, revision: from_sql(row.get(1)?), body: row.get(2)? })
+        };
+        let kept =
+            statement.query_map(params![kind.label(), after, limit], record)?.collect::<rusqlite::Result<_>>()?;
+        self.still()?;
+        Ok(kept)
     }
 
     fn lines(&self, page: Page) -> Result<Vec<Line>, Trouble> {

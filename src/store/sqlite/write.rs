@@ -42,6 +42,7 @@ struct Upserts<'c> {
     absent: CachedStatement<'c>,
     at: CachedStatement<'c>,
     any: CachedStatement<'c>,
+    bury: CachedStatement<'c>,
 }
 
 impl<'c> Upserts<'c> {
@@ -59,6 +60,7 @@ impl<'c> Upserts<'c> {
                 "insert into record (kind, id, rev, body) values (?1, ?2, ?3, ?4)
                  on conflict (kind, id) do update set rev = excluded.rev, body = excluded.body",
             )?,
+            bury: connection.prepare_cached("delete from record where kind = ?1 and id = ?2 and body is null")?,
         })
     }
 
@@ -73,6 +75,10 @@ impl<'c> Upserts<'c> {
             };
             if touched == 0 {
                 return Err(Refusal::Conflict(id.clone()));
+            }
+            // Nobody follows these, so that nobody has to hear that one is gone.
+            if body.is_none() && !id.kind.replicated() {
+                self.bury.execute(params![kind, key])?;
             }
         }
         Ok(())

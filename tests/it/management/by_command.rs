@@ -1,6 +1,7 @@
 //! The command line against a store and against a server: the same commands, the same words, the same ends.
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
 
 use super::*;
 use crate::support::certificates::Authority;
@@ -29,17 +30,27 @@ struct Way {
 
 impl Way {
     fn new(by_server: bool) -> Self {
-        let stage = Stage::with("sync: { node: n1 }");
+        Self::with(by_server, "sync: { node: n1 }")
+    }
+
+    fn with(by_server: bool, more: &str) -> Self {
+        let stage = Stage::with(more);
         let url = format!("http://{}", stage.keyward.admin());
         let more = if by_server { vec!["--server".to_owned(), url] } else { vec![] };
         Self { stage, more, hints: Vec::new(), last: String::new(), value: String::new() }
     }
 
+    /// What stands behind ` < ` is what the command reads.
     fn run(&mut self, words: &str) -> Ended {
         let words = words.replace("{last}", &self.last).replace("{value}", &self.value);
+        let (words, typed) = words.split_once(" < ").unwrap_or((&words, ""));
         let words: Vec<&str> = words.split(' ').chain(self.more.iter().map(String::as_str)).collect();
         let mut command = self.stage.keyward.site.command(&words);
-        let output = command.env("USER", "ann").env("KEYWARD_API_KEY", &self.stage.admin.value).output().unwrap();
+        command.env("USER", "ann").env("KEYWARD_API_KEY", &self.stage.admin.value);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
+        let output = child.wait_with_output().unwrap();
         self.mask(&output)
     }
 
@@ -87,6 +98,7 @@ impl Way {
                 _ if word.len() > 15 && word.starts_with("20") && word.ends_with('Z') => "TIME",
                 _ if self.hints.iter().any(|hint| hint == word) => "HINT",
                 _ if word.len() == 43 => "TICKET",
+                _ if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) => "HASH",
                 _ if word.starts_with("n1-") => "NODE",
                 _ if is_count && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => "N",
                 // Columns are as wide as what was masked.
@@ -127,6 +139,11 @@ const COMMANDS: &[(&str, i32)] = &[
     ("key create --name Sealed --id k4 --recoverable --role observer --output json", 0),
     ("key create --name Below --parent k4 --id k5 --output json", 0),
     ("key create --name Below --parent none", 4),
+    ("key reveal k4", 0),
+    ("key reveal k4 --output json", 0),
+    ("key reveal k2", 5),
+    ("key reveal none", 4),
+    ("key reveal {value}", 4),
     ("key list", 0),
     ("key list --output json", 0),
     ("key show k1", 0),
@@ -159,6 +176,13 @@ const COMMANDS: &[(&str, i32)] = &[
     ("key revoke k3 --wait --timeout 20s", 0),
     ("key revoke k3 --wait --timeout 20s", 0),
     ("key revoke k3 --wait --output json", 0),
+    ("key delete k4", 5),
+    ("key delete none", 4),
+    ("key delete k4 --cascade --reason over --output json", 0),
+    ("key delete k4 --cascade", 4),
+    ("key create --name Six --id k6", 0),
+    ("key delete k6 --reason over", 0),
+    ("key show k6", 0),
     ("scope create organization:beta/project:x --output json", 0),
     ("scope create organization:beta", 5),
     ("scope list", 0),
@@ -201,6 +225,11 @@ const COMMANDS: &[(&str, i32)] = &[
     ("user update anna@example.com --name Anna", 0),
     ("user update bob@example.com --api-access", 0),
     ("user update bob@example.com --no-api-access", 0),
+    ("user password anna@example.com < correct horse battery", 0),
+    ("user password anna@example.com < too short", 2),
+    ("user password none@example.com < correct horse battery", 4),
+    ("user create --email eve@example.com --password-stdin < correct horse battery", 0),
+    ("user show eve@example.com", 0),
     ("user suspend anna@example.com", 0),
     ("user activate anna@example.com --output json", 0),
     ("user link anna@example.com --expires 5min", 0),
@@ -217,6 +246,9 @@ const COMMANDS: &[(&str, i32)] = &[
     ("audit list --action scope --limit 2 --output json", 0),
     ("audit list --target organization:acme --limit 1", 0),
     ("audit list --limit 0", 0),
+    ("audit export --action scope", 0),
+    ("audit export --action user --after 10", 0),
+    ("audit export --target none", 0),
 ];
 
 #[test]
@@ -234,16 +266,51 @@ fn commands_do_and_say_the_same_by_a_store_and_by_a_server() {
 #[test]
 fn what_only_a_store_can_do_says_so() {
     let mut server = Way::new(true);
-    for words in [
-        "audit verify",
-        "audit export",
-        "key create --name x --record",
-        "user password bob@example.com",
-        "user create --email bob@example.com --password-stdin",
-    ] {
+    for words in ["audit verify", "key create --name x --record"] {
         let ended = server.run(words);
         assert!(ended.code == Some(2) && ended.err.contains("store"), "{words}: {ended:?}");
     }
+}
+
+/// More than is sent at a time, with rows in between that are none: what is said of them names the lines of the file.
+#[test]
+fn a_file_is_imported_the_same_by_a_store_and_by_a_server() {
+    let mut rows: Vec<String> = (0..2_100).map(|n| format!("{},i{n},n{n},rw,,", value(n))).collect();
+    rows[3] = format!("{},i3,n3,rw,,", value(2));
+    rows[7] = String::new();
+    rows[9] = "nothing".to_owned();
+    rows[12] = format!("{},i12,n12,rw,10.0.0.0/99,", value(12));
+    rows[2_000] = "\u{2028},x,,,,".to_owned();
+    rows[2_050] = "x".repeat(70_000);
+    let table = format!("value,id,name,access,ips,scope\n{}\n", rows.join("\n"));
+    let objects: Vec<String> =
+        (0..1_500).map(|n| json!({ "value": value(5_000 + n % 1_499), "name": format!("n{n}") }).to_string()).collect();
+    let shapes = "keys: { shapes: [{ name: cablecast, length: 20, alphabet: hex }] }";
+    let ways = [false, true].map(|by_server| {
+        let mut way = Way::with(by_server, shapes);
+        way.stage.keyward.site.write("k.csv", &table);
+        way.stage.keyward.site.write("k.jsonl", &objects.join("\n\n"));
+        let mut seen = Vec::new();
+        for words in [
+            "key import --progress none --input k.csv --output json",
+            "key import --progress none --input k.csv",
+            "key import --progress none --input k.jsonl --output json",
+            "key import --input none.csv",
+            "key import --input keyward.yaml",
+        ] {
+            seen.push(way.run(words));
+        }
+        let rejected = ["k.csv.rejected", "k.jsonl.rejected"];
+        let rejected = rejected.map(|name| std::fs::read_to_string(way.stage.keyward.site.path().join(name)).unwrap());
+        (seen.iter().map(|ended| ended.code).collect::<Vec<_>>(), seen, rejected)
+    });
+    assert_eq!(ways[0].0, [6, 6, 6, 1, 2].map(Some), "{:?}", ways[0].1);
+    assert_eq!(ways[0].1, ways[1].1);
+    // Which line had a value before, a server knows of what was sent together; else it says whose value it is.
+    let [one, other] = ways.map(|(_, _, rejected)| rejected);
+    assert_eq!(one[0], other[0]);
+    assert_eq!(one[0].lines().count(), 6, "{}", one[0]);
+    assert!(one[1].contains("line\":2999") && other[1].contains("line\":2999"), "{other:?}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::*;
 use crate::store::ledger::audit::Order;
 use crate::store::ledger::testing::{
-    assert_is_read, assert_many_records_are_compared, assert_nodes_are_known, assert_touched_lines_are_found,
-    assert_touched_records_are_found, assert_usage_adds_up, entries,
+    assert_is_read, assert_leftovers_go, assert_many_records_are_compared, assert_nodes_are_known,
+    assert_touched_lines_are_found, assert_touched_records_are_found, assert_usage_adds_up, entries,
 };
 use crate::store::ledger::verify::verify;
 
@@ -123,5 +123,14 @@ async fn nodes_are_known_until_they_are_forgotten() {
     if !server::is_lacking() {
         let place = Place::new();
         assert_nodes_are_known(&place.open(), &place.other).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_needed_any_more_goes_without_a_trace() {
+    if !server::is_lacking() {
+        let place = Place::new();
+        let rows = || place.database.sql("select count(*) from keyward.private");
+        assert_leftovers_go(&place.open(), rows).await;
     }
 }

@@ -37,7 +37,9 @@ fn psql(place: &Place, role: &str, sql: &str) -> std::process::Output {
 
 fn refused(place: &Place, role: &str, sql: &str) {
     let said = String::from_utf8_lossy(&psql(place, role, sql).stderr).into_owned();
-    let is_refused = ["permission denied", "must be owner", "row-level security"].iter().any(|why| said.contains(why));
+    let is_refused = ["permission denied", "must be owner", "row-level security", "not by hand"]
+        .iter()
+        .any(|why| said.contains(why));
     assert!(is_refused, "{role}: {sql}: {said}");
 }
 

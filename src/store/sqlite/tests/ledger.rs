@@ -6,8 +6,8 @@ use super::*;
 use crate::store::chain::{self, Link};
 use crate::store::ledger::Ledger;
 use crate::store::ledger::testing::{
-    assert_is_read, assert_many_records_are_compared, assert_nodes_are_known, assert_touched_lines_are_found,
-    assert_touched_records_are_found, assert_usage_adds_up,
+    assert_is_read, assert_leftovers_go, assert_many_records_are_compared, assert_nodes_are_known,
+    assert_touched_lines_are_found, assert_touched_records_are_found, assert_usage_adds_up,
 };
 use crate::store::ledger::verify::verify;
 
@@ -112,4 +112,15 @@ async fn the_file_beside_the_database_is_made_when_it_is_needed() {
     let error = store.usage(None).await.err().unwrap().to_string();
     assert!(error.contains("keys.db-usage") && error.contains("may be deleted"), "{error}");
     store.commit(commit_of(&[key("k9", "goes on")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_needed_any_more_goes_without_a_trace() {
+    let place = Place::new();
+    let rows = || {
+        let sql = "select count(*) from record where kind = 'sealed'";
+        let count: i64 = Connection::open(place.path()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+        count.to_string()
+    };
+    assert_leftovers_go(&place.open(), rows).await;
 }
