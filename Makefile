@@ -59,6 +59,12 @@ image: ## the image: one static program, as an OCI layout and a tar with an SBOM
 	tests/setup.sh buildah:buildah git:git
 	PATH="$$(tests/cluster/setup.sh)/venv/bin:$$PATH" deploy/image.sh target/image
 
+.PHONY: order
+order: ## which functions of the image's program stand together, from a run of it: deploy/order.ld; when memory at rest has grown
+	tests/setup.sh valgrind:valgrind nm:binutils
+	cargo build --locked --profile profiling
+	deploy/order.py target/profiling/keyward
+
 .PHONY: pod
 pod: ## that image and a sidecar in a real Pod, by podman, with an old XML server and Prometheus; needs root and `make image`
 	tests/cluster/pod.sh "$$(tests/cluster/setup.sh)" $(STATIC) $(STATIC)

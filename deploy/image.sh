@@ -14,7 +14,7 @@ target=$(uname -m)-unknown-linux-gnu
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 if [ -z "$program" ]; then
-  RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$PWD=keyward --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo" \
+  RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-T,$PWD/deploy/order.ld --remap-path-prefix=$PWD=keyward --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo" \
     cargo build --locked --release --target "$target"
   program=target/$target/release/keyward
 fi
