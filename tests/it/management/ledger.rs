@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Key, Stage, refusal};
+use super::{Key, Stage, add_lines, refusal};
 use crate::support::{Site, until};
 
 /// A page of the audit as somebody sees it: what was done to which key.
@@ -274,18 +274,13 @@ fn a_deletion_whose_nodes_cannot_be_read_is_made_and_not_said_to_hold_everywhere
 /// Nobody has the whole history searched by one request: it goes on where the last one ended, also where that found nothing.
 #[test]
 fn the_audit_is_searched_ten_thousand_lines_at_a_time() {
-    let stage = Stage::new();
-    let acme = stage.keyward.site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
-    until("it is known", || stage.keyward.manage(&acme, "GET", "/v2/keys", "").status == 200);
-    let ours = stage.create("ours", json!({ "scope": "organization:acme" }));
-    let database = rusqlite::Connection::open(stage.keyward.site.path().join("keyward.db")).unwrap();
-    // Lines of somebody else, above ours; nothing is written after them.
-    let copies = "with recursive n(n) as (select 1 union all select n + 1 from n where n < 20500)
-        insert into audit (rev, at, entry, content, chain)
-        select m.last + n.n, a.at, ?1, a.content, a.chain
-        from n, audit a, (select max(rev) as last from audit) m where a.rev = 1";
-    let line = json!({ "action": "key.update", "actor": "x", "detail": { "scopes": ["organization:other"] } });
-    assert_eq!(database.execute(copies, [line.to_string()]).unwrap(), 20_500);
+    let theirs = json!({ "action": "key.update", "actor": "x", "detail": { "scopes": ["organization:other"] } });
+    let (stage, (acme, ours)) = Stage::prepared("", |site| {
+        let acme = site.create_key(&["--role", "admin", "--scope", "organization:acme"]);
+        let ours = site.create_key(&["--scope", "organization:acme"]);
+        add_lines(site, 20_500, &theirs);
+        (acme, ours)
+    });
     let (mut target, mut pages) = ("limit=1000".to_owned(), Vec::new());
     let found = loop {
         let (seen, links) = audit(&stage, &acme, &target);
