@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -16,7 +16,8 @@ use self::instance::Instance;
 use self::ledger::Ledger;
 pub use self::reload::Watched;
 use self::reload::{Parts, Reloader, Rereadable};
-use crate::admin::{self, Admin, api::Api};
+use crate::admin::api::{Api, Live};
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::control::{self, Ask, Desk, Page};
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
@@ -26,9 +27,9 @@ use crate::replica::{Replica, Status};
 use crate::store::{AnyStore, StoreError};
 use crate::sync::Sync;
 use crate::sync::snapshot::Snapshot;
+use crate::telemetry::Logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Exporters;
-use crate::telemetry::{AccessLogger, Logs};
 
 /// Why the program cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -135,28 +136,27 @@ pub fn start(config: Config, watched: Option<Watched>, logs: &Logs) -> Result<Ap
     };
     let ops = serve_ops(&mut tasks, ops_listener, ops)?;
     let (reloads, asked) = Reloads::new();
-    let trusted = Arc::new(ArcSwap::from_pointee(proxy.trusted_proxies.clone()));
-    let api = Api::new(store, locksmith, (replica.clone(), applied), metrics.clone(), admin, trusted.clone());
+    let live = Arc::new(Live::new(locksmith, proxy.trusted_proxies.clone()));
+    let api = Api::new(store, live.clone(), (replica.clone(), applied), metrics.clone(), admin);
     let parts = (replica.clone(), metrics.clone(), lifecycle.clone());
     let (admin, desk) = serve_admin(&mut tasks, admin_listener, parts, reread.is_some().then_some(reloads), api)?;
 
     let (address, workers) = (proxy_listener.local_addr()?, proxy.workers.count);
-    let access: AccessLogger = logs.access.clone();
     let exporters = Exporters::new(metrics.clone());
     let surroundings = Surroundings {
         replica: replica.clone(),
         metrics: metrics.clone(),
-        access: access.clone(),
+        access: logs.access.clone(),
         tracer: exporters.start(traces),
         lifecycle: lifecycle.clone(),
         desk,
     };
     let data_plane = proxy::start(proxy, proxy_listener, surroundings)?;
     if let Some(reread) = reread {
-        let (live, level) = (data_plane.live(), logs.level());
+        let (proxy, access, level) = (data_plane.live(), logs.access.clone(), logs.level());
         let (replica, lifecycle, exporters) = (replica.clone(), lifecycle.clone(), exporters.clone());
         let parts =
-            Parts { live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle, trusted };
+            Parts { proxy, api: live, probes, replica, poll_interval, access, level, exporters, metrics, lifecycle };
         tasks.spawn(Reloader::new(reread, asked, parts).run());
     }
     lifecycle.enter(Phase::Serving);

@@ -47,8 +47,8 @@ const SWEEP_JITTER: u64 = 60;
 pub struct Api {
     /// Where changes go.
     pub(super) store: Arc<AnyStore>,
-    /// How keys are read and made.
-    pub(super) locksmith: Arc<Locksmith>,
+    /// What of it changes with the config.
+    live: Arc<Live>,
     /// What keys are judged by.
     pub(super) replica: Arc<Replica>,
     /// Where lists and look-ups come from.
@@ -61,8 +61,6 @@ pub struct Api {
     pub(super) url: Option<String>,
     /// Whose signed reports of leaked keys are taken, if anybody's.
     pub(super) leaks: Option<leaks::Config>,
-    /// Whose forwarding headers are believed.
-    trusted: Arc<ArcSwap<Networks>>,
     /// Who has failed.
     pub(super) throttle: Throttle,
     /// Who has tried to sign in.
@@ -71,6 +69,27 @@ pub struct Api {
     pub(super) sessions: Sessions,
     /// What was answered to those who may ask again.
     pub(super) replays: Replays,
+}
+
+/// What another config changes while the API goes on.
+pub struct Live {
+    /// How keys are read and made.
+    locksmith: ArcSwap<Locksmith>,
+    /// Who may say where clients are.
+    trusted: ArcSwap<Networks>,
+}
+
+impl Live {
+    /// What the config says.
+    pub fn new(locksmith: Arc<Locksmith>, trusted: Networks) -> Self {
+        Self { locksmith: locksmith.into(), trusted: ArcSwap::from_pointee(trusted) }
+    }
+
+    /// What it says from now on.
+    pub fn replace(&self, locksmith: Arc<Locksmith>, trusted: Networks) {
+        self.locksmith.store(locksmith);
+        self.trusted.store(Arc::new(trusted));
+    }
 }
 
 /// A question of somebody who may ask it.
@@ -102,31 +121,21 @@ impl Api {
     /// An API that knows nothing yet.
     pub fn new(
         store: Arc<AnyStore>,
-        locksmith: Arc<Locksmith>,
+        live: Arc<Live>,
         (replica, applied): (Arc<Replica>, watch::Receiver<Option<Revision>>),
         metrics: Arc<Metrics>,
         config: Option<super::Config>,
-        trusted: Arc<ArcSwap<Networks>>,
     ) -> Self {
         let (url, leaks) = config.map_or((None, None), |config| (config.url, config.leaks));
         let index = Arc::new(Index::new(replica.clone()));
         let (throttle, replays) = (Throttle::default(), Replays::default());
         let (sign_ins, sessions) = (SignIns::default(), Sessions::default());
-        Self {
-            store,
-            locksmith,
-            replica,
-            index,
-            applied,
-            metrics,
-            url,
-            leaks,
-            trusted,
-            throttle,
-            sign_ins,
-            sessions,
-            replays,
-        }
+        Self { store, live, replica, index, applied, metrics, url, leaks, throttle, sign_ins, sessions, replays }
+    }
+
+    /// How keys are read and made now.
+    pub(super) fn locksmith(&self) -> Arc<Locksmith> {
+        self.live.locksmith.load_full()
     }
 
     /// Keeps what it answers from up with the store, for ever.
@@ -140,7 +149,7 @@ impl Api {
 
     /// Clears away what nobody needs any more, for ever. Several processes that do are in nobody's way.
     pub fn sweep(&self) -> impl Future<Output = std::io::Result<()>> + Send + use<> {
-        let (store, locksmith) = (self.store.clone(), self.locksmith.clone());
+        let (store, locksmith) = (self.store.clone(), self.locksmith());
         async move {
             let (mut sweeper, actor) = (Sweeper::default(), "keyward".to_owned());
             let mut session = Session { store, locksmith, actor, now: SystemTime::now().into() };
@@ -173,7 +182,7 @@ impl Api {
     pub async fn answer(&self, mut ask: Ask) -> Page {
         if ask.mounted.is_none() {
             // The proxy port has found out already.
-            ask.client = client_address(ask.peer, &ask.headers, &self.trusted.load());
+            ask.client = client_address(ask.peer, &ask.headers, &self.live.trusted.load());
         }
         let page = match self.try_answer(&mut ask).await {
             Ok(answer) => answer.page(),
@@ -207,7 +216,7 @@ impl Api {
                 self.user(signed_in, now)?
             }
             None => {
-                let key = authenticate(ask, operation, &self.locksmith, &self.replica)
+                let key = authenticate(ask, operation, &self.locksmith(), &self.replica)
                     .map_err(|denied| self.denied(&denied, ask.client.unwrap_or(ask.peer)))?;
                 self.catch_up().await?;
                 key.caller(&self.index, now)
@@ -340,7 +349,7 @@ impl Request<'_> {
     pub(super) fn session(&self) -> Session<Arc<AnyStore>> {
         Session {
             store: self.api.store.clone(),
-            locksmith: self.api.locksmith.clone(),
+            locksmith: self.api.locksmith(),
             actor: self.caller.actor.clone(),
             now: self.now,
         }

@@ -22,6 +22,9 @@ pub(super) const MEDIA_TYPES: [(&str, Format); 3] = [
     ("application/x-ndjson", Format::JsonLines),
 ];
 
+/// How many rows that were not taken are told; the rest are counted. Whoever has more has sent another format.
+const MOST_REJECTIONS: usize = 1_000;
+
 /// A row that was not taken.
 #[derive(Serialize)]
 struct Rejected {
@@ -35,6 +38,7 @@ struct View {
     imported: u64,
     unchanged: u64,
     rejected: usize,
+    /// The first of them.
     rejections: Vec<Rejected>,
 }
 
@@ -61,16 +65,20 @@ pub(super) async fn import(request: &Request<'_>) -> Result<Answer, Trouble> {
         scope: request.caller.scope.clone(),
         against: Box::new(|id, scope| against(request, id, scope)),
     };
-    let (mut importer, mut rejections) = (Importer::new(&session, terms), Vec::new());
+    let (mut importer, mut rejected, mut rejections) = (Importer::new(&session, terms), 0, Vec::new());
     loop {
         let batch = importer.read(&mut source).map_err(|error: io::Error| not_rows(error.to_string()))?;
         if batch.is_empty() {
             break;
         }
-        let rejected = importer.commit(batch).await?.into_iter();
-        rejections.extend(rejected.map(|Rejection { line, reason, .. }| Rejected { line, reason: reason.to_string() }));
+        let refused = importer.commit(batch).await?;
+        rejected += refused.len();
+        let told = refused.into_iter().take(MOST_REJECTIONS - rejections.len());
+        rejections.extend(told.map(|Rejection { line, reason, .. }| Rejected { line, reason: reason.to_string() }));
+        // Others ask as well, and nothing above waits where all is refused.
+        tokio::task::yield_now().await;
     }
-    let (imported, unchanged, rejected) = (importer.imported, importer.unchanged, rejections.len());
+    let (imported, unchanged) = (importer.imported, importer.unchanged);
     let answer = Answer::of(&View { imported, unchanged, rejected, rejections })?;
     match importer.revision {
         Some(revision) => {

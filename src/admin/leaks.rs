@@ -126,7 +126,7 @@ pub(super) async fn report_signed(api: &Api, ask: &Ask, body: &Bytes, now: Times
     let not_findings = |why: String| Trouble::new(StatusCode::BAD_REQUEST, "invalid_json", why);
     let value: Value = serde_json::from_slice(body).map_err(|_| not_findings("this is no JSON".to_owned()))?;
     let findings = findings(&value, MOST_SIGNED, true).map_err(not_findings)?;
-    let (store, locksmith) = (api.store.clone(), api.locksmith.clone());
+    let (store, locksmith) = (api.store.clone(), api.locksmith());
     let session = Session { store, locksmith, actor: "signed-report".to_owned(), now };
     let desk = Desk { api, session, action: *action, may: &|_| true };
     let (views, last) = desk.deal_with(&findings).await?;
@@ -203,7 +203,7 @@ impl Desk<'_> {
 
     /// The key that a value opens, as far as it may be reported.
     async fn key_of(&self, token: &str) -> Result<Option<Stored<KeyBody>>, Failure> {
-        let locksmith = &self.api.locksmith;
+        let locksmith = self.api.locksmith();
         let digest = locksmith.format.parse(token.as_bytes()).map(|secret| secret.digest(&locksmith.pepper));
         let Some(id) = digest.map(RecordId::secret) else { return Ok(None) };
         let (_, record) = self.api.store.get(&id).await.map_err(Failure::Store)?;

@@ -38,7 +38,7 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
         let why = "too many attempts to sign in; wait a moment";
         Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
     })?;
-    let (store, locksmith) = (api.store.clone(), api.locksmith.clone());
+    let (store, locksmith) = (api.store.clone(), api.locksmith());
     let session = Session { store, locksmith, actor: "anonymous".to_owned(), now };
     let wrong = || Trouble::new(StatusCode::UNAUTHORIZED, "invalid_credential", WRONG);
     let user = match (ticket, email, password) {
@@ -185,7 +185,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
         if session.sign_in(&user.body.email, current).await?.is_none() {
             return Err(Trouble::forbidden("the current password is wrong"));
         }
-        patch.password = Some(hash(password, &request.api.locksmith).await?);
+        patch.password = Some(hash(password, &request.api.locksmith()).await?);
     }
     let changed = session.update_user(&user.id, &patch, None).await?;
     request.in_force(changed.user.revision).await;

@@ -235,7 +235,7 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     }
     let seen = request.if_match()?;
     if let Some(password) = password {
-        patch.password = Some(hash(password, &request.api.locksmith).await?);
+        patch.password = Some(hash(password, &request.api.locksmith()).await?);
     }
     let made = request.session().update_user(&user.id, &patch, seen).await.map_err(|failure| refused(failure, seen))?;
     changed(request, made).await

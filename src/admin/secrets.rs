@@ -86,7 +86,7 @@ pub(super) async fn look_up(request: &Request<'_>) -> Result<Answer, Trouble> {
 pub(super) async fn identify(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
     let mut attributes = request.attributes()?;
-    let locksmith = &request.api.locksmith;
+    let locksmith = request.api.locksmith();
     let digest = attributes.required("value", |value| {
         Ok(locksmith.format.parse(text(value)?.as_bytes()).map(|secret| secret.digest(&locksmith.pepper)))
     });

@@ -11,13 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::auth::address::Networks;
 use crate::auth::digest::PepperCheck;
 use crate::config::{Config, Finding, Mistakes, Source};
 use crate::files::{self, Contents};
@@ -42,7 +41,8 @@ const AGAIN: &str = "it was not taken over before";
 
 /// The parts that can go on under another config.
 pub(super) struct Parts {
-    pub(super) live: Arc<proxy::Live>,
+    pub(super) proxy: Arc<proxy::Live>,
+    pub(super) api: Arc<admin::api::Live>,
     pub(super) probes: Arc<ArcSwapOption<Probes>>,
     pub(super) replica: Arc<Replica>,
     pub(super) poll_interval: watch::Sender<Duration>,
@@ -51,8 +51,6 @@ pub(super) struct Parts {
     pub(super) exporters: Exporters,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lifecycle: Lifecycle,
-    /// Whose forwarding headers the management API believes.
-    pub(super) trusted: Arc<ArcSwap<Networks>>,
 }
 
 /// Where the config is from, and the files that it was read from.
@@ -147,12 +145,12 @@ impl Reloader {
         if !differences.is_empty() {
             return Err(Refused::NeedsRestart(differences));
         }
-        let Config { proxy, ops, sync, log, traces, warnings, .. } = config;
+        let Config { proxy, ops, sync, log, traces, locksmith, warnings, .. } = config;
         let access = self.parts.access.of(log.access);
         let tracer = self.parts.exporters.start(traces);
         let trusted = proxy.trusted_proxies.clone();
-        self.parts.live.replace(proxy, access, tracer).map_err(|error| Refused::Broken(error.to_string()))?;
-        self.parts.trusted.store(Arc::new(trusted));
+        self.parts.proxy.replace(proxy, access, tracer).map_err(|error| Refused::Broken(error.to_string()))?;
+        self.parts.api.replace(locksmith, trusted);
         self.parts.probes.store(ops.and_then(|ops| ops.probes));
         self.parts.replica.set_max_staleness(sync.max_staleness);
         self.parts

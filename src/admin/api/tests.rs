@@ -3,6 +3,7 @@
 use http::Request as Message;
 
 use super::*;
+use crate::auth::address::Networks;
 use crate::manage::testing::locksmith;
 use crate::replica::Writer;
 use crate::store::sqlite::SqliteStore;
@@ -15,7 +16,8 @@ fn stage(folder: &std::path::Path) -> (Api, Writer, watch::Sender<Option<Revisio
     let applied = watch::Sender::new(None);
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = Arc::new(AnyStore::Sqlite(store));
-    (Api::new(store, locksmith, (replica, applied.subscribe()), metrics, None, Arc::default()), writer, applied)
+    let live = Arc::new(Live::new(locksmith, Networks::default()));
+    (Api::new(store, live, (replica, applied.subscribe()), metrics, None), writer, applied)
 }
 
 async fn status(api: &Api, method: &str, path: &str, header: (&str, &str)) -> u16 {

@@ -8,7 +8,7 @@ use http::Request as Message;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::admin::api::Api;
+use crate::admin::api::{Api, Live};
 use crate::auth::address::Networks;
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::scope::Scope;
@@ -47,7 +47,8 @@ impl Stage {
         let (replica, mut writer) = Replica::new(Duration::from_secs(60));
         let applied = watch::Sender::new(None);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let api = Api::new(store, locksmith.clone(), (replica, applied.subscribe()), metrics, None, Arc::default());
+        let live = Arc::new(Live::new(locksmith.clone(), Networks::default()));
+        let api = Api::new(store, live, (replica, applied.subscribe()), metrics, None);
         tokio::spawn(api.follow());
         let role = Some("admin".parse().unwrap());
         let id = Some("k0".parse().unwrap());

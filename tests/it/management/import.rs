@@ -68,6 +68,36 @@ fn keys_of_another_system_come_in_by_the_rules_of_the_command_line() {
 }
 
 #[test]
+fn what_is_refused_is_told_a_thousand_times_and_counted_beyond() {
+    let stage = Stage::with(SHAPES);
+    let rows = format!("value\n{}{A}\n", "x\n".repeat(12_000));
+    let (counts, rejections) = stage.imported(&stage.admin, "text/csv", &rows);
+    assert_eq!((counts, rejections.len(), rejections[999].0), ([1, 0, 12_000], 1_000, 1_001));
+}
+
+/// What keys look like is said in the config: the API follows it as the proxy does.
+#[test]
+fn another_config_changes_what_the_api_takes_for_keys_and_makes() {
+    let stage = Stage::new();
+    let reload = |config: &str| {
+        stage.keyward.site.configure(stage.upstream.address(), config);
+        assert_eq!(stage.keyward.reload().status, 200);
+    };
+    let rows = format!("value\tid\n{A}\ta");
+    let import = || stage.imported(&stage.admin, "text/tab-separated-values", &rows).0;
+    let asks = || stage.keyward.manage(&key("a", A), "GET", "/v2/keys", "").status;
+    assert_eq!(import(), [0, 0, 1]);
+    reload(SHAPES);
+    assert_eq!((import(), stage.opens(&key("a", A)), asks()), ([1, 0, 0], 200, 403), "it is known, and has no role");
+    assert!(stage.create("ours", json!({})).value.starts_with("kw_live_"));
+    reload("");
+    assert_eq!((stage.opens(&key("a", A)), asks()), (401, 401));
+    // What bears the old brand is no key of ours any more, the admin's included.
+    reload("keys: { brand: door }");
+    assert_eq!((stage.opens(&stage.admin), stage.ask("GET", "/v2/keys", "").status), (401, 401));
+}
+
+#[test]
 fn what_is_no_list_of_keys_is_refused_as_a_whole() {
     let stage = Stage::with(SHAPES);
     for (media_type, rows, status, code) in [
