@@ -54,7 +54,7 @@ fn keys_come_in_the_order_of_their_ids_page_by_page_and_after_every_change() {
             let (mut found, mut after) = (Vec::new(), String::new());
             loop {
                 let page = keys_after(&replica, &mut directory, &after, most, part);
-                assert!(page.len() <= most);
+                assert!(page.len() <= most && page.iter().all(|id| *id > after), "step {step}, {part:?}");
                 let Some(last) = page.last().cloned() else { break };
                 found.extend(page);
                 after = last;
@@ -62,6 +62,18 @@ fn keys_come_in_the_order_of_their_ids_page_by_page_and_after_every_change() {
             assert!(found.iter().eq(expected), "step {step}, {part:?}, {most} at a time");
         }
     }
+}
+
+/// More than are sorted together, in whatever order a store gives them.
+#[test]
+fn many_keys_in_no_order_come_in_order() {
+    let (replica, mut writer) = loaded(std::iter::empty());
+    let mut draft = writer.draft();
+    shuffled(40_000).for_each(|n| draft.apply(key(&format!("k{n:05}"), facts("any"))));
+    writer.replace(draft);
+    let mut directory = Directory::default();
+    let found = keys_after(&replica, &mut directory, "k00007", usize::MAX, "any");
+    assert!(found.into_iter().eq((8..40_000).map(|n| format!("k{n:05}"))));
 }
 
 #[test]
