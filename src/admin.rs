@@ -31,6 +31,7 @@ use serde_json::json;
 
 use self::api::Api;
 use self::envelope::Trouble;
+use crate::control::desk::Unanswered;
 use crate::control::{Ask, Page};
 use crate::lifecycle::{Lifecycle, Reloads};
 use crate::replica::{Replica, Status};
@@ -106,10 +107,22 @@ impl Admin {
     }
 }
 
-/// What those hear who ask where there is no room for them.
-pub fn busy() -> Page {
-    let why = "there are too many requests to the management API at once";
-    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1).page()
+/// What those hear whom nobody has answered.
+pub fn unanswered(why: Unanswered) -> Page {
+    let unavailable = |why: &str| Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1);
+    let goes_on = |why: &str| Trouble::new(StatusCode::GATEWAY_TIMEOUT, "goes_on", why);
+    let trouble = match why {
+        Unanswered::NoRoom => unavailable("there are too many requests to the management API at once"),
+        Unanswered::Overloaded => unavailable("there are too many requests at once"),
+        Unanswered::Lost => unavailable("it was not answered; look whether it was done before you ask again"),
+        Unanswered::GoesOn => {
+            goes_on("it takes more than a minute, and goes on; look whether it was done before you ask again")
+        }
+        Unanswered::OutOfTime => goes_on(
+            "it takes longer than `timeouts.request`, and goes on; look whether it was done before you ask again",
+        ),
+    };
+    trouble.page()
 }
 
 /// As Prometheus answers it: in words, and a config with mistakes is the server's trouble, not the request's.

@@ -19,7 +19,9 @@ use self::reload::{Parts, Reloader, Rereadable};
 use crate::admin::api::{Api, Live};
 use crate::admin::{self, Admin};
 use crate::config::Config;
-use crate::control::{self, Ask, Desk, Page};
+use crate::control::desk::{Desk, attend};
+use crate::control::sent::Coming;
+use crate::control::{self, Ask, Page};
 use crate::lifecycle::{Lifecycle, Phase, Reloads, stop_signal};
 use crate::ops::{self, Ops};
 use crate::proxy::{self, Surroundings};
@@ -229,7 +231,7 @@ fn serve_ops(
     ops: Ops,
 ) -> Result<Option<SocketAddr>, Error> {
     let ops = Arc::new(ops);
-    serve_pages(tasks, listener, move |ask| {
+    serve_pages(tasks, listener, move |ask, _| {
         let ops = ops.clone();
         async move { ops.page(&ask).await }
     })
@@ -252,19 +254,19 @@ fn serve_admin(
         async move { admin.page(ask).await }
     };
     // What is asked here is handed in too: what a client that leaves has begun is done, and what came of it is known.
-    let (own_desk, own_questions) = Desk::new(admin::busy);
-    let (desk, questions) = Desk::new(admin::busy);
-    let hand_in = move |ask| {
+    let (own_desk, own_questions) = Desk::new(admin::unanswered);
+    let (desk, questions) = Desk::new(admin::unanswered);
+    let hand_in = move |ask, coming| {
         let desk = own_desk.clone();
-        async move { desk.ask(ask).await }
+        async move { desk.ask(ask, coming).await }
     };
     apart(tasks, "admin", async move {
         tokio::try_join!(
             follow,
             sweep,
             control::serve(listener, hand_in),
-            control::attend(own_questions, page.clone()),
-            control::attend(questions, page),
+            attend(own_questions, page.clone()),
+            attend(questions, page),
         )
         .map(drop)
     })?;
@@ -306,7 +308,7 @@ fn serve_pages<A, F>(
     answer: A,
 ) -> Result<Option<SocketAddr>, Error>
 where
-    A: Fn(Ask) -> F + Send + std::marker::Sync + 'static,
+    A: Fn(Ask, Coming) -> F + Send + std::marker::Sync + 'static,
     F: Future<Output = Page> + Send + 'static,
 {
     let Some(listener) = listener else { return Ok(None) };

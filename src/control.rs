@@ -1,37 +1,36 @@
-//! A small HTTP server for the control plane: short questions and pages. Nothing is streamed. What is sent along is read before
-//! anything else, and in little time; what is long, only by those who ask for it, up to a limit of theirs.
+//! A small HTTP server for the control plane: short questions and pages. Nothing is streamed. What is sent along is read when
+//! whoever answers wants it ([`sent`]), and questions may be handed in from other threads ([`desk`]).
+
+pub mod desk;
+pub mod sent;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use http::{Method, Response, StatusCode};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
+
+use self::sent::{Coming, Sent};
 
 /// Connections at a time: for kubelet, Prometheus and a few people.
 const CONNECTIONS: usize = 64;
-/// For a whole connection.
+/// After this a connection takes no more questions…
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// …and this is for the one that it has then: as long as it may take to judge it, to send all of it, and to be
+/// answered.
+const LAST_QUESTION: Duration = Duration::from_secs(185);
 /// For a request's head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// For what is sent along.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions at a time that are handed in from elsewhere.
-const HANDED_IN: usize = 64;
-/// The most that is read before anybody knows who asks.
-pub const LONGEST_BODY: usize = 64 * 1024;
 
 /// A question.
 pub struct Ask {
@@ -50,7 +49,7 @@ pub struct Ask {
     /// Where it was asked, if not on the listener of our own.
     pub mounted: Option<Mounted>,
     /// What is sent along.
-    pub body: Body,
+    pub sent: Sent,
 }
 
 /// Where on another listener a question was asked.
@@ -60,27 +59,6 @@ pub struct Mounted {
     pub origin: String,
     /// What stood before the path that we know it by.
     pub before: String,
-}
-
-/// What is sent along.
-pub enum Body {
-    /// Nothing, or nothing any more.
-    Nothing,
-    /// It is long, or does not say how long it is, and has yet to be read.
-    Coming(Incoming),
-    /// It was read for us.
-    Read(Result<Bytes, Unread>),
-}
-
-/// Why what is sent along cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
-    /// It is longer than the limit.
-    TooLong,
-    /// It broke off.
-    Broken,
-    /// It did not come in time.
-    Late,
 }
 
 impl Ask {
@@ -94,118 +72,12 @@ impl Ask {
         self.headers.contains_key(ORIGIN)
     }
 
-    /// Reads what is sent along, the first time that it is called.
-    ///
-    /// # Errors
-    /// When that is more than `limit` bytes, or breaks off.
-    pub async fn read(&mut self, limit: usize) -> Result<Bytes, Unread> {
-        match std::mem::replace(&mut self.body, Body::Nothing) {
-            Body::Nothing => Ok(Bytes::new()),
-            Body::Coming(body) => gather(body, limit).await.0,
-            Body::Read(read) => read.and_then(|read| if read.len() > limit { Err(Unread::TooLong) } else { Ok(read) }),
-        }
-    }
-
-    /// What is sent along, as far as nobody has to wait for it.
-    ///
-    /// # Errors
-    /// When it is too long for that, does not say how long it is, or broke off.
-    pub fn read_at_once(&mut self) -> Result<Bytes, Unread> {
-        match std::mem::replace(&mut self.body, Body::Nothing) {
-            Body::Nothing => Ok(Bytes::new()),
-            Body::Coming(_) => Err(Unread::TooLong),
-            Body::Read(read) => read,
-        }
-    }
-
     /// A question with nothing sent along.
     pub fn of(parts: Parts, peer: IpAddr) -> Self {
         let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
         let (method, headers) = (parts.method, parts.headers);
-        Self { method, path, query, headers, peer, client: Some(peer), mounted: None, body: Body::Nothing }
+        Self { method, path, query, headers, peer, client: Some(peer), mounted: None, sent: Sent::Nothing }
     }
-}
-
-/// Reads a body of up to `limit` bytes; of one that is longer, what is left comes back.
-pub async fn gather(mut body: Incoming, limit: usize) -> (Result<Bytes, Unread>, Option<Incoming>) {
-    if body.size_hint().lower() > limit as u64 {
-        return (Err(Unread::TooLong), Some(body));
-    }
-    let mut read = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let Ok(frame) = frame else { return (Err(Unread::Broken), None) };
-        let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > limit {
-            return (Err(Unread::TooLong), Some(body));
-        }
-        read.extend_from_slice(&data);
-    }
-    (Ok(read.freeze()), None)
-}
-
-/// Where other threads hand questions in, and wait for the answer without being in anybody's way. There is room for so many at
-/// a time; one more hears at once that there is none.
-#[derive(Clone)]
-pub struct Desk {
-    questions: mpsc::UnboundedSender<HandedIn>,
-    room: Arc<Semaphore>,
-    busy: fn() -> Page,
-}
-
-/// What was handed in and not answered yet.
-pub struct Questions(mpsc::UnboundedReceiver<HandedIn>);
-
-struct HandedIn {
-    ask: Ask,
-    answer: oneshot::Sender<Page>,
-    /// Its place, as long as it is worked on.
-    place: OwnedSemaphorePermit,
-}
-
-impl Desk {
-    /// A desk, and the side of those who answer. `busy` is what is said when there is no room.
-    pub fn new(busy: fn() -> Page) -> (Self, Questions) {
-        let (questions, received) = mpsc::unbounded_channel();
-        (Self { questions, room: Arc::new(Semaphore::new(HANDED_IN)), busy }, Questions(received))
-    }
-
-    /// The answer to those for whom there is no room.
-    pub fn busy(&self) -> Page {
-        (self.busy)()
-    }
-
-    /// Asks.
-    pub async fn ask(&self, ask: Ask) -> Page {
-        let Ok(place) = self.room.clone().try_acquire_owned() else { return self.busy() };
-        let (answer, answered) = oneshot::channel();
-        if self.questions.send(HandedIn { ask, answer, place }).is_err() {
-            return self.busy();
-        }
-        answered.await.unwrap_or_else(|_| self.busy())
-    }
-}
-
-/// Answers what is handed in, for ever. Whoever leaves before the answer has been heard all the same: a change is made as a
-/// whole.
-///
-/// # Errors
-/// None: when nobody can hand anything in any more, it waits.
-pub async fn attend<A, F>(mut questions: Questions, answer: A) -> std::io::Result<()>
-where
-    A: Fn(Ask) -> F + Send + Sync + 'static,
-    F: Future<Output = Page> + Send + 'static,
-{
-    while let Some(HandedIn { ask, answer: to, place }) = questions.0.recv().await {
-        let page = answer(ask);
-        tokio::spawn(async move {
-            let _place = place;
-            // Without an answer in time the asker hears what those hear for whom there is no room.
-            if let Ok(page) = tokio::time::timeout(CONNECTION_LIMIT, page).await {
-                let _ = to.send(page);
-            }
-        });
-    }
-    std::future::pending().await
 }
 
 /// An answer.
@@ -218,6 +90,8 @@ pub struct Page {
     pub body: String,
     /// What else is said beside it.
     pub headers: HeaderMap,
+    /// Whose key it was asked with, for the log.
+    pub key: Option<String>,
 }
 
 impl Page {
@@ -228,7 +102,7 @@ impl Page {
 
     /// Something of a media type.
     pub fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
-        Self { status, content_type, body, headers: HeaderMap::new() }
+        Self { status, content_type, body, headers: HeaderMap::new(), key: None }
     }
 
     /// The method is not one of these, which are given as the value of `Allow`.
@@ -255,7 +129,7 @@ impl Page {
 /// When the socket cannot be used.
 pub async fn serve<A, F>(listener: TcpListener, answer: A) -> std::io::Result<()>
 where
-    A: Fn(Ask) -> F + Send + Sync + 'static,
+    A: Fn(Ask, Coming) -> F + Send + Sync + 'static,
     F: Future<Output = Page> + Send + 'static,
 {
     listener.set_nonblocking(true)?;
@@ -276,17 +150,22 @@ where
         let service = service_fn(move |request| {
             let (answer, questions) = (answer.clone(), questions.clone());
             async move {
-                let ask = ask(request, peer).await;
-                // Not before all of it is there: whoever takes time to ask makes room for those who do not.
                 let _question = Question::of(&questions);
-                Ok::<_, Infallible>(answer(ask).await.into_response())
+                let (ask, coming) = Coming::apart(request, peer);
+                Ok::<_, Infallible>(answer(ask, coming.of_guest(questions)).await.into_response())
             }
         });
         let mut builder = Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         // A client that leaves in the middle is no news; one that stays without reading must not keep others out.
-        let task = tokio::spawn(async move { drop(tokio::time::timeout(CONNECTION_LIMIT, connection).await) });
+        let task = tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            if tokio::time::timeout(CONNECTION_LIMIT, connection.as_mut()).await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                drop(tokio::time::timeout(LAST_QUESTION, connection).await);
+            }
+        });
         guests.0.push_back(Guest { asked, task: task.abort_handle() });
     }
 }
@@ -318,7 +197,7 @@ impl Guests {
     }
 }
 
-/// Counts a question as long as it is being answered.
+/// Counts a question as long as it is being answered. Whoever takes time to ask makes room for those who do not.
 struct Question(Arc<AtomicUsize>);
 
 impl Question {
@@ -331,60 +210,5 @@ impl Question {
 impl Drop for Question {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-async fn ask(request: Request<Incoming>, peer: IpAddr) -> Ask {
-    let (parts, body) = request.into_parts();
-    let is_short = body.size_hint().upper().is_some_and(|length| length <= LONGEST_BODY as u64);
-    let body = if is_short {
-        let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, LONGEST_BODY)).await;
-        Body::Read(read.map_or(Err(Unread::Late), |(read, _)| read))
-    } else {
-        Body::Coming(body)
-    };
-    Ask { body, ..Ask::of(parts, peer) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ask() -> Ask {
-        Ask::of(Request::new(()).into_parts().0, IpAddr::from([127, 0, 0, 1]))
-    }
-
-    /// One more than there is room for hears it at once, and whoever leaves gives nobody's place away before the work is done.
-    #[tokio::test]
-    async fn a_desk_has_room_for_so_many_and_tells_the_rest() {
-        let (desk, questions) = Desk::new(|| Page::text(StatusCode::SERVICE_UNAVAILABLE, "busy"));
-        let (go, gone) = tokio::sync::watch::channel(false);
-        tokio::spawn(attend(questions, move |_| {
-            let mut gone = gone.clone();
-            async move {
-                let _ = gone.wait_for(|gone| *gone).await;
-                Page::text(StatusCode::OK, "done")
-            }
-        }));
-        let mut waiting: Vec<_> = (0..HANDED_IN).map(|_| Box::pin(desk.ask(ask()))).collect();
-        for question in &mut waiting {
-            assert!(tokio::time::timeout(Duration::ZERO, question).await.is_err());
-        }
-        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE);
-        drop(waiting.pop());
-        tokio::task::yield_now().await;
-        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE, "it is still being worked on");
-        go.send_replace(true);
-        for question in waiting {
-            assert_eq!(question.await.status, StatusCode::OK);
-        }
-        assert_eq!(desk.ask(ask()).await.status, StatusCode::OK);
-    }
-
-    #[tokio::test]
-    async fn where_nobody_answers_everybody_hears_that_there_is_no_room() {
-        let (desk, questions) = Desk::new(|| Page::text(StatusCode::SERVICE_UNAVAILABLE, "busy"));
-        drop(questions);
-        assert_eq!(desk.ask(ask()).await.status, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -10,6 +10,7 @@ pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod lifecycle;
+pub mod linger;
 pub mod manage;
 pub mod ops;
 pub mod proxy;

@@ -4,7 +4,7 @@
 //! before the first request ([`establish`], [`proxy_protocol`], [`peers`], [`seldom`]), how requests are read
 //! ([`connection`]), what cannot be forwarded at all ([`head_guard`], [`framing`]), what the upstream gets ([`forward`],
 //! [`headers`], [`trailers`]) and how ([`upstream`]), what the management API answers instead ([`mount`]), what the client
-//! gets ([`reply`], [`rate`], [`body`], [`linger`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key
+//! gets ([`reply`], [`rate`], [`body`]), what becomes of a WebSocket ([`tunnel`]), what ends with its key
 //! ([`revocation`]), what waits too long ([`watch`]), what a request is called ([`request_id`]) and what is remembered of it
 //! ([`account`], [`trace`]).
 
@@ -18,7 +18,6 @@ mod framing;
 pub mod fuzzing;
 mod head_guard;
 mod headers;
-mod linger;
 mod listener;
 mod live;
 mod mount;
@@ -48,7 +47,7 @@ use std::thread::JoinHandle;
 use std::time::{Instant, UNIX_EPOCH};
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -73,8 +72,9 @@ use crate::auth::grant::KeyIndex;
 use crate::auth::limit::Exhausted;
 use crate::auth::route::{Matched, RequestTarget, Routes};
 use crate::auth::{Facts, Locksmith, authorize};
-use crate::control::Desk;
+use crate::control::desk::Desk;
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::linger;
 use crate::replica::{Replica, View};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::{Failure, Metrics};
@@ -90,7 +90,8 @@ fn handle(
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     let id = session.request_id(&request);
     let line = session.line(&request, &id);
-    let admission = admit(request, id, Account::open(session, stream, line));
+    let is_head = *request.method() == Method::HEAD;
+    let admission = admit(request, id, Account::open(session, stream, is_head, line));
     async move {
         Ok(match admission {
             Admission::Forward(forwarding) => forwarding.await,
@@ -120,8 +121,9 @@ struct Forwarded {
 fn admit(mut request: Request<Incoming>, id: RequestId, mut account: Account) -> Admission {
     let session = &*account.session;
     let is_fit = session.heads.as_ref().is_none_or(|heads| heads.next_is_fit());
-    // Where requests begin and end must be beyond doubt; where it is not, the request is refused below, whosoever it is.
     let mount = session.shared.mount.as_ref().filter(|mount| is_fit && mount.has(request.uri().path()));
+    // What others could read otherwise is refused below, whosoever it is.
+    let mount = mount.filter(|_| framing::unfit(&request, session.shared.limits.max_headers).is_none());
     if let Some(mount) = mount.cloned() {
         return mount::admit(request, &mount, id, account);
     }

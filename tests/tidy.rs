@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("app", "config proxy admin ops sync token replica store telemetry tls lifecycle control files auth"),
     ("fuzzing", "config proxy auth"),
     ("config", "proxy admin ops sync store telemetry tls auth"),
-    ("proxy", "token replica telemetry tls lifecycle control auth"),
+    ("proxy", "token replica telemetry tls lifecycle control linger auth"),
     ("admin", "token manage replica store telemetry lifecycle control auth"),
     ("ops", "replica telemetry lifecycle control"),
     ("sync", "replica store telemetry lifecycle auth"),
@@ -35,7 +35,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("telemetry", "tls auth"),
     ("tls", ""),
     ("lifecycle", ""),
-    ("control", ""),
+    ("control", "linger"),
+    ("linger", ""),
     ("files", ""),
     ("auth", ""),
 ];

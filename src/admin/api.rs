@@ -24,18 +24,17 @@ use super::throttle::{SignIns, Throttle};
 use super::{bindings, import, keys, leaks, ledger, me, people, scopes, secrets};
 use crate::auth::Locksmith;
 use crate::auth::address::{Networks, client_address};
+use crate::auth::authority::Permission;
 use crate::auth::decision::{Denial, Denied};
 use crate::auth::grant::Timestamp;
-use crate::control::{Ask, LONGEST_BODY, Mounted, Page, Unread};
+use crate::control::sent::{Longest, Unread};
+use crate::control::{Ask, Mounted, Page};
 use crate::manage::sweep::{Sweeper, Swept};
 use crate::manage::{Failure, Mistake, Session};
 use crate::replica::Replica;
 use crate::store::{AnyStore, Revision};
 use crate::telemetry::metrics::Metrics;
 
-/// The most that may be sent along where it is a list of keys: some 50,000. Not on the proxy's port, where it is read before
-/// anybody knows whose it is.
-const LONGEST_LIST: usize = 4 * 1024 * 1024;
 /// How long an answer waits for what it has changed to be in force here.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -184,15 +183,17 @@ impl Api {
             // The proxy port has found out already.
             ask.client = client_address(ask.peer, &ask.headers, &self.live.trusted.load());
         }
-        let page = match self.try_answer(&mut ask).await {
+        let mut key = None;
+        let page = match self.try_answer(&mut ask, &mut key).await {
             Ok(answer) => answer.page(),
             Err(trouble) => trouble.page(),
         };
         self.metrics.admin.answered(page.status.as_u16());
-        page
+        Page { key, ..page }
     }
 
-    async fn try_answer(&self, ask: &mut Ask) -> Result<Answer, Trouble> {
+    /// Also notes whose key it is, once that is known.
+    async fn try_answer(&self, ask: &mut Ask, whose: &mut Option<String>) -> Result<Answer, Trouble> {
         let (operation, id) = match find(&ask.method, &ask.path) {
             Found::Operation(operation, id) => (operation, id),
             Found::OtherMethods(allow) => {
@@ -203,11 +204,12 @@ impl Api {
         };
         let now = SystemTime::now().into();
         if operation.action == Action::SignIn {
-            let body = unread(ask.read_at_once(), LONGEST_BODY)?;
+            me::may_sign_in(self, ask)?;
+            let body = read(ask, Longest::Brief).await?;
             return me::sign_in(self, ask, &body, now).await;
         }
         if operation.action == Action::ReportLeaks && leaks::is_signed(self, ask) {
-            let body = unread(ask.read_at_once(), LONGEST_BODY)?;
+            let body = read(ask, Longest::Signed).await?;
             return leaks::report_signed(self, ask, &body, now).await;
         }
         let caller = match self.signed_in(ask)? {
@@ -216,7 +218,7 @@ impl Api {
                 self.user(signed_in, now)?
             }
             None => {
-                let key = authenticate(ask, operation, &self.locksmith(), &self.replica)
+                let key = authenticate(ask, operation, &self.locksmith(), &self.replica, whose)
                     .map_err(|denied| self.denied(&denied, ask.client.unwrap_or(ask.peer)))?;
                 self.catch_up().await?;
                 key.caller(&self.index, now)
@@ -225,8 +227,16 @@ impl Api {
         if !caller.authority.may_somewhere(operation.permission) {
             return Err(Trouble::forbidden(format!("this needs a role with {}", operation.permission.label())));
         }
-        let is_list = operation.action == Action::ImportKeys && ask.mounted.is_none();
-        let body = read(ask, if is_list { LONGEST_LIST } else { LONGEST_BODY }).await?;
+        if operation.permission == Permission::Own && operation.input.is_some() {
+            me::account(&caller)?;
+        }
+        let body = match operation.input {
+            Some(_) if operation.action == Action::ImportKeys && ask.mounted.is_none() => {
+                read(ask, Longest::List).await?
+            }
+            Some(_) => read(ask, Longest::Usual).await?,
+            None => Bytes::new(),
+        };
         let (headers, client, mounted) = (&ask.headers, ask.client, ask.mounted.as_ref());
         let peer = client.unwrap_or(ask.peer);
         let (query, path) = (ask.query.clone(), ask.path.clone());
@@ -413,18 +423,18 @@ impl Request<'_> {
 }
 
 /// What is sent along.
-async fn read(ask: &mut Ask, longest: usize) -> Result<Bytes, Trouble> {
-    unread(ask.read(longest).await, longest)
-}
-
-fn unread(read: Result<Bytes, Unread>, longest: usize) -> Result<Bytes, Trouble> {
-    read.map_err(|unread| match unread {
+async fn read(ask: &mut Ask, longest: Longest) -> Result<Bytes, Trouble> {
+    ask.sent.read(longest).await.map_err(|unread| match unread {
         Unread::TooLong => {
-            let why = format!("send {longest} bytes at most, and say how many");
+            let why = format!("send {} bytes at most", longest.bytes());
             Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why)
         }
         Unread::Broken => Trouble::new(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
         Unread::Late => Trouble::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come in time"),
+        Unread::NoRoom => {
+            let why = "others send too much at once";
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1)
+        }
     })
 }
 

@@ -70,12 +70,13 @@ impl GoodKey {
     }
 }
 
-/// A key may come in every form that a header has. Not in the query: what is there, is logged and remembered.
+/// A key may come in every form that a header has, but for Basic, which browsers send along by themselves, from other sites'
+/// pages too. Not in the query: what is there, is logged and remembered.
 fn rule(operation: &Operation) -> Rule {
     let forms = Forms {
         organization: true,
         bearer: true,
-        basic: true,
+        basic: false,
         bare: true,
         header: Some(HeaderName::from_static("x-api-key")),
         query: None,
@@ -86,7 +87,7 @@ fn rule(operation: &Operation) -> Rule {
     Rule { requirement: Requirement::Key, class: ClassRule::Always(class), environment: None, forms }
 }
 
-/// Finds out who asks.
+/// Finds out who asks, and notes whose key it is even where it is not good.
 ///
 /// # Errors
 /// When that is nobody, or cannot be known.
@@ -95,12 +96,19 @@ pub(super) fn authenticate(
     operation: &Operation,
     locksmith: &Locksmith,
     replica: &Replica,
+    whose: &mut Option<String>,
 ) -> Result<GoodKey, Denied> {
     let (view, now) = (replica.view(Instant::now()), Timestamp::from(SystemTime::now()));
     let facts = Facts { method: &ask.method, query: None, headers: &ask.headers, client: ask.client };
     let rule = rule(operation);
     let matched = Matched { index: 0, rule: &rule, captured: Vec::new(), ambiguous: None };
-    let permit = authorize(&facts, &matched, locksmith, &view, now)?;
+    let decision = authorize(&facts, &matched, locksmith, &view, now);
+    let key = match &decision {
+        Ok(permit) => permit.grant().map(|grant| grant.key),
+        Err(denied) => denied.key,
+    };
+    *whose = key.map(|key| view.names(key).id.to_owned());
+    let permit = decision?;
     let grant = permit.grant().ok_or(Denial::MissingCredential)?;
     let scope = if grant.scope == ScopeIndex::EVERYWHERE { None } else { view.scope(grant.scope).cloned() };
     if scope.is_none() && grant.scope != ScopeIndex::EVERYWHERE {

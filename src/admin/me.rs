@@ -12,6 +12,7 @@ use super::input::{Attributes, parsed, text};
 use super::sessions::{self, Jar, Token};
 use crate::auth::decision::Denial;
 use crate::auth::grant::{Environment, Timestamp};
+use crate::auth::limit::Exhausted;
 use crate::control::{Ask, Mounted};
 use crate::manage::authority::{View, authority_of};
 use crate::manage::password::{Password, hash};
@@ -24,6 +25,22 @@ use crate::store::record::{Subject, UserBody};
 /// Nobody learns which half was wrong, or whether there is such a user.
 const WRONG: &str = "the e-mail address or the password is wrong, or the account may not be used";
 
+/// Whether somebody of whom nothing is known yet may send what they sign in by.
+///
+/// # Errors
+/// When too many have tried who come from where they come from, or it is not the place.
+pub(super) fn may_sign_in(api: &Api, ask: &Ask) -> Result<(), Trouble> {
+    if ask.mounted.is_some() {
+        return Err(Trouble::forbidden("people sign in on the admin port; here it takes an API key"));
+    }
+    api.sign_ins.come(ask.client.unwrap_or(ask.peer)).map_err(|exhausted| too_many_attempts(&exhausted))
+}
+
+fn too_many_attempts(exhausted: &Exhausted) -> Trouble {
+    let why = "too many attempts to sign in; wait a moment";
+    Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
+}
+
 /// Signs in by e-mail address and password, or by a one-time link.
 pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Timestamp) -> Result<Answer, Trouble> {
     let mut attributes = Attributes::read(&ask.headers, body)?;
@@ -34,10 +51,10 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
         None => (attributes.required("email", string), attributes.required("password", typed)),
     };
     attributes.finish()?;
-    api.sign_ins.attempt(ask.client.unwrap_or(ask.peer), email.as_deref()).map_err(|exhausted| {
-        let why = "too many attempts to sign in; wait a moment";
-        Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
-    })?;
+    if let Some(email) = &email {
+        let source = ask.client.unwrap_or(ask.peer);
+        api.sign_ins.attempt(source, email).map_err(|exhausted| too_many_attempts(&exhausted))?;
+    }
     let (store, locksmith) = (api.store.clone(), api.locksmith());
     let session = Session { store, locksmith, actor: "anonymous".to_owned(), now };
     let wrong = || Trouble::new(StatusCode::UNAUTHORIZED, "invalid_credential", WRONG);
@@ -55,21 +72,17 @@ pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Time
         _ => return Err(wrong()),
     };
     // Whoever was signed in on this browser before is not any more.
-    if let Some(old) = sessions::presented(&ask.headers, &api.jar(ask.mounted.as_ref())) {
+    if let Some(old) = sessions::presented(&ask.headers, api.jar()) {
         api.sessions.end(&old);
     }
     let answer = Answer::of(&view(&user.id, &user.body))?;
-    Ok(answer.with_cookie(api.begin(&user.id, now, ask.mounted.as_ref())?))
+    Ok(answer.with_cookie(api.begin(&user.id, now)?))
 }
 
 impl Api {
-    /// Where browsers keep their tokens that come by this way.
-    fn jar(&self, mounted: Option<&Mounted>) -> Jar {
-        match mounted {
-            Some(mounted) => Jar::Under(format!("{}/v2", mounted.before)),
-            None if self.url.as_deref().is_some_and(|url| url.starts_with("https://")) => Jar::Host,
-            None => Jar::Plain,
-        }
+    /// Where browsers keep their tokens.
+    fn jar(&self) -> Jar {
+        if self.url.as_deref().is_some_and(|url| url.starts_with("https://")) { Jar::Host } else { Jar::Plain }
     }
 
     /// What clients call the server that they came by, if that is known.
@@ -78,9 +91,9 @@ impl Api {
     }
 
     /// A new cookie for a user.
-    pub(super) fn begin(&self, user: &str, now: Timestamp, mounted: Option<&Mounted>) -> Result<String, Trouble> {
+    pub(super) fn begin(&self, user: &str, now: Timestamp) -> Result<String, Trouble> {
         let token = self.sessions.begin(user, now, Instant::now()).map_err(Failure::Random)?;
-        Ok(sessions::cookie(Some(&token), &self.jar(mounted)))
+        Ok(sessions::cookie(Some(&token), self.jar()))
     }
 
     /// Who has signed in on this browser, if nobody has used a key beside.
@@ -88,7 +101,8 @@ impl Api {
     /// # Errors
     /// When they may not go on, another site's page may have asked, or what is known is too old to know it.
     pub(super) fn signed_in(&self, ask: &Ask) -> Result<Option<SignedIn>, Trouble> {
-        let Some(token) = token(&ask.headers, &self.jar(ask.mounted.as_ref())) else { return Ok(None) };
+        let token = if ask.mounted.is_some() { None } else { token(&ask.headers, self.jar()) };
+        let Some(token) = token else { return Ok(None) };
         match self.replica.status(Instant::now()) {
             Status::Usable(_) => {}
             Status::Booting => return Err(Trouble::denied(&Denial::ReplicaNotLoaded.into())),
@@ -97,7 +111,7 @@ impl Api {
         let (user, since) = self.sessions.find(&token, Instant::now()).ok_or_else(signed_out)?;
         if ask.method != Method::GET
             && ask.method != Method::HEAD
-            && sessions::may_be_forged(&ask.headers, self.origin(ask.mounted.as_ref()))
+            && sessions::may_be_forged(&ask.headers, self.url.as_deref())
         {
             let why = "this may come from another site's page; send the header X-Keyward-Request: 1";
             return Err(Trouble::forbidden(why));
@@ -135,7 +149,7 @@ fn signed_out() -> Trouble {
 }
 
 /// A key goes before a cookie: browsers send the one along by themselves, and never the other.
-fn token(headers: &HeaderMap, jar: &Jar) -> Option<Token> {
+fn token(headers: &HeaderMap, jar: Jar) -> Option<Token> {
     let has_key = headers.contains_key(http::header::AUTHORIZATION) || headers.contains_key("x-api-key");
     if has_key { None } else { sessions::presented(headers, jar) }
 }
@@ -143,11 +157,11 @@ fn token(headers: &HeaderMap, jar: &Jar) -> Option<Token> {
 /// Signs out.
 pub(super) fn sign_out(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.query().finish()?;
-    let jar = request.api.jar(request.mounted);
-    if let Some(token) = token(request.headers, &jar) {
+    let jar = request.api.jar();
+    if let Some(token) = token(request.headers, jar) {
         request.api.sessions.end(&token);
     }
-    Ok(Answer::of(&json!({}))?.with_cookie(sessions::cookie(None, &jar)))
+    Ok(Answer::of(&json!({}))?.with_cookie(sessions::cookie(None, jar)))
 }
 
 /// Who asks, and what they may do.
@@ -178,10 +192,9 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     let session = request.session();
     let mut patch = UserPatch { name, ..UserPatch::default() };
     if let (Some(password), Some(current)) = (password, current) {
-        request.api.sign_ins.attempt(request.peer, Some(&user.body.email)).map_err(|exhausted| {
-            let why = "too many attempts; wait a moment";
-            Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
-        })?;
+        let sign_ins = &request.api.sign_ins;
+        let attempt = sign_ins.come(request.peer).and_then(|()| sign_ins.attempt(request.peer, &user.body.email));
+        attempt.map_err(|exhausted| too_many_attempts(&exhausted))?;
         if session.sign_in(&user.body.email, current).await?.is_none() {
             return Err(Trouble::forbidden("the current password is wrong"));
         }
@@ -191,7 +204,7 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     request.in_force(changed.user.revision).await;
     let answer = Answer::of(&view(&changed.user.id, &changed.user.body))?.after_change(changed.user.revision);
     Ok(match patch.password {
-        Some(_) => answer.with_cookie(request.api.begin(&user.id, request.now, request.mounted)?),
+        Some(_) => answer.with_cookie(request.api.begin(&user.id, request.now)?),
         None => answer,
     })
 }
@@ -227,10 +240,18 @@ pub(super) async fn regenerate(request: &Request<'_>) -> Result<Answer, Trouble>
 
 /// The account of who asks.
 fn own(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
-    let Subject::User(id) = &request.caller.subject else {
-        return Err(Trouble::forbidden("a key has no account; sign in"));
-    };
-    request.api.index.stored_user(id).ok_or_else(|| Trouble::not_found("user"))
+    request.api.index.stored_user(account(&request.caller)?).ok_or_else(|| Trouble::not_found("user"))
+}
+
+/// The user who asks.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn account(caller: &Caller) -> Result<&str, Trouble> {
+    match &caller.subject {
+        Subject::User(id) => Ok(id),
+        Subject::Key(_) => Err(Trouble::forbidden("a key has no account; sign in")),
+    }
 }
 
 /// Those who may use the API see what there is for it (B8).

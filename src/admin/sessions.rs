@@ -94,44 +94,34 @@ fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// Where a browser keeps its token, and to whom it shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a browser keeps its token. It shows it to the admin listener alone: on the port of the upstream, pages of the upstream's
+/// could use it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Jar {
     /// On a port of our own, in the clear.
     Plain,
     /// On a port of our own, by https: browsers see to it that nobody but this host has set it.
     Host,
-    /// Under this path beside the upstream, which must not see it. Never in the clear.
-    Under(String),
 }
 
 impl Jar {
-    fn name(&self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Plain => "keyward",
             Self::Host => "__Host-keyward",
-            Self::Under(_) => "__Secure-keyward",
-        }
-    }
-
-    fn path(&self) -> &str {
-        match self {
-            Self::Plain | Self::Host => "/",
-            Self::Under(path) => path,
         }
     }
 }
 
 /// The header that gives a browser its token, or takes it back.
-pub(super) fn cookie(token: Option<&Token>, jar: &Jar) -> String {
+pub(super) fn cookie(token: Option<&Token>, jar: Jar) -> String {
     let (value, age) = token.map_or(("", 0), |token| (token.0.as_str(), LONGEST.as_secs()));
-    let secure = if *jar == Jar::Plain { "" } else { "; Secure" };
-    let (name, path) = (jar.name(), jar.path());
-    format!("{name}={value}; Path={path}; Max-Age={age}; HttpOnly; SameSite=Strict{secure}")
+    let secure = if jar == Jar::Plain { "" } else { "; Secure" };
+    format!("{}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}", jar.name())
 }
 
 /// The token that a browser sends along. Two of them are none: somebody else may have set one.
-pub(super) fn presented(headers: &HeaderMap, jar: &Jar) -> Option<Token> {
+pub(super) fn presented(headers: &HeaderMap, jar: Jar) -> Option<Token> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut tokens = pairs.filter(|(found, _)| *found == jar.name()).map(|(_, value)| value);
@@ -196,16 +186,12 @@ mod tests {
     fn cookies_are_for_this_host_and_no_script() {
         let token = Token(Zeroizing::new("abc".to_owned()));
         assert_eq!(
-            cookie(Some(&token), &Jar::Host),
+            cookie(Some(&token), Jar::Host),
             "__Host-keyward=abc; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict; Secure"
         );
-        assert_eq!(cookie(None, &Jar::Plain), "keyward=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
-        assert_eq!(
-            cookie(Some(&token), &Jar::Under("/manage/v2".to_owned())),
-            "__Secure-keyward=abc; Path=/manage/v2; Max-Age=43200; HttpOnly; SameSite=Strict; Secure"
-        );
+        assert_eq!(cookie(None, Jar::Plain), "keyward=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
         let found =
-            |line: &str, jar: &Jar| presented(&headers(&[("cookie", line)]), jar).map(|token| token.0.to_string());
+            |line: &str, jar: Jar| presented(&headers(&[("cookie", line)]), jar).map(|token| token.0.to_string());
         for (line, jar, expected) in [
             ("keyward=abc", Jar::Plain, Some("abc")),
             ("a=b; keyward=abc; c=d", Jar::Plain, Some("abc")),
@@ -214,10 +200,8 @@ mod tests {
             ("keyward=abc; keyward=def", Jar::Plain, None),
             ("keyward=", Jar::Plain, None),
             ("xkeyward=abc", Jar::Plain, None),
-            ("__Host-keyward=abc; __Secure-keyward=def", Jar::Under("/v2".to_owned()), Some("def")),
-            ("keyward=abc", Jar::Under("/v2".to_owned()), None),
         ] {
-            assert_eq!(found(line, &jar).as_deref(), expected, "{line}");
+            assert_eq!(found(line, jar).as_deref(), expected, "{line}");
         }
         assert_eq!(format!("{token:?}"), "Token");
     }

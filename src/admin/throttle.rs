@@ -45,13 +45,20 @@ impl Default for SignIns {
 }
 
 impl SignIns {
-    /// Somebody tries. Whoever succeeds counts too: it is known only afterwards.
+    /// Somebody comes to try. Whoever succeeds counts too: it is known only afterwards.
     ///
     /// # Errors
     /// When there were too many.
-    pub(super) fn attempt(&self, peer: IpAddr, email: Option<&str>) -> Result<(), Exhausted> {
-        self.peers.failed(peer)?;
-        let Some(email) = email.map(|email| email.trim().to_lowercase()) else { return Ok(()) };
+    pub(super) fn come(&self, peer: IpAddr) -> Result<(), Exhausted> {
+        self.peers.failed(peer)
+    }
+
+    /// They try to be somebody.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub(super) fn attempt(&self, peer: IpAddr, email: &str) -> Result<(), Exhausted> {
+        let email = email.trim().to_lowercase();
         self.pairs.take(source(&[&network(peer).to_be_bytes(), email.as_bytes()]))?;
         self.users.take(source(&[email.as_bytes()]))
     }
@@ -118,7 +125,7 @@ mod tests {
     #[test]
     fn whoever_shall_be_guessed_is_tried_so_often_wherever_it_comes_from() {
         let sign_ins = SignIns::default();
-        let attempt = |n: u32, email| sign_ins.attempt(IpAddr::V4(n.into()), Some(email));
+        let attempt = |n: u32, email| sign_ins.attempt(IpAddr::V4(n.into()), email);
         assert!((0..10).all(|_| attempt(1, "ann@example.com").is_ok()));
         assert!(attempt(1, " Ann@example.com").is_err() && attempt(1, "bea@example.com").is_ok());
         // Whom somebody else tries to shut out comes in; but not everybody tries for ever.

@@ -30,6 +30,7 @@ pub(super) struct Account {
     pub(super) session: Arc<Session>,
     /// The notes of its stream; without one, those of the connection are its own.
     stream: Option<Arc<Watch>>,
+    is_head: bool,
     started: Instant,
     /// When the decision was made; a denial has ended by then.
     decided: Duration,
@@ -70,11 +71,17 @@ impl Line {
 }
 
 impl Account {
-    pub(super) fn open(session: Arc<Session>, stream: Option<Arc<Watch>>, line: Option<Box<Line>>) -> Self {
+    pub(super) fn open(
+        session: Arc<Session>,
+        stream: Option<Arc<Watch>>,
+        is_head: bool,
+        line: Option<Box<Line>>,
+    ) -> Self {
         session.watch.begin();
         session.shared.metrics.proxy.in_flight.inc();
         let outcome = Outcome::Failure(Failure::BadRequest);
-        Self { session, stream, started: Instant::now(), decided: Duration::ZERO, outcome, status: CLIENT_LEFT, line }
+        let (started, decided) = (Instant::now(), Duration::ZERO);
+        Self { session, stream, is_head, started, decided, outcome, status: CLIENT_LEFT, line }
     }
 
     /// Where it is noted whom the request waits for.
@@ -85,6 +92,11 @@ impl Account {
     /// Whether the client speaks HTTP/2.
     pub(super) fn is_of_http2(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Whether nothing may follow the head of its answer. HTTP/1 sees to that by itself; in HTTP/2, hyper sends what there is.
+    pub(super) fn ends_with_head(&self) -> bool {
+        self.is_head && self.is_of_http2()
     }
 
     /// When the request's head had been read.
@@ -117,10 +129,23 @@ impl Account {
     }
 
     /// It is for the management API.
-    pub(super) fn managed(&mut self) {
+    pub(super) fn managed(&mut self, client: Option<IpAddr>) {
         self.outcome = Outcome::Managed;
         self.decided = self.started.elapsed();
         self.session.shared.metrics.proxy.decision(self.outcome.decision(), self.decided);
+        if self.session.peer_is_trusted {
+            self.watch().speaks_for(client);
+        }
+        if let Some(line) = &mut self.line {
+            line.client = client;
+        }
+    }
+
+    /// The management API knows whose key it came with.
+    pub(super) fn asked_with(&mut self, key: String) {
+        if let Some(line) = &mut self.line {
+            line.key_id = key;
+        }
     }
 
     /// The request as it is sent.
@@ -193,7 +218,7 @@ impl Account {
     /// Tells those who want to know what became of it.
     fn tell(&self, line: Line, took: Duration) {
         let Shared { access, tracer, locksmith, .. } = &*self.session.shared;
-        let is_logged = access.wants(self.outcome);
+        let is_logged = access.wants(self.outcome, self.status);
         if !is_logged && line.trace.is_none() {
             return;
         }
@@ -208,7 +233,7 @@ impl Account {
                 status: self.status,
                 client: line.client,
                 decision: self.outcome.decision().label(),
-                reason: self.outcome.reason(),
+                reason: self.outcome.reason_of(self.status),
                 key_id: &line.key_id,
                 form: line.form.map(Form::label),
                 duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Response;
+use http::header::CONTENT_LENGTH;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use thiserror::Error;
@@ -46,9 +48,14 @@ enum Content {
 }
 
 impl ReplyBody {
-    /// A page of ours.
-    pub(super) fn page(bytes: Bytes, account: Account) -> Self {
-        Self { content: Content::Page((!bytes.is_empty()).then_some(bytes)), account: Some(account) }
+    /// An answer with a page of ours. Where it ends with its head, it says how long the page would be.
+    pub(super) fn page(mut response: Response<Bytes>, account: Account) -> Response<Self> {
+        if account.ends_with_head() {
+            let page = std::mem::take(response.body_mut());
+            response.headers_mut().insert(CONTENT_LENGTH, page.len().into());
+        }
+        let content = |bytes: Bytes| Content::Page((!bytes.is_empty()).then_some(bytes));
+        response.map(|bytes| Self { content: content(bytes), account: Some(account) })
     }
 
     /// The upstream's body. Its connection goes back to the pool when the body has been read to the end.

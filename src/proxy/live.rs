@@ -14,7 +14,7 @@ use super::establish::CROWD;
 use super::peers::Peers;
 use super::seldom::Seldom;
 use super::{Config, Shared, Surroundings};
-use crate::control::Desk;
+use crate::control::desk::Desk;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Refused;
 use crate::telemetry::traces::Tracer;

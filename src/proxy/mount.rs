@@ -1,6 +1,7 @@
 //! The management API under a prefix on the proxy listener, where the config says so: such a request is answered by those who
 //! run Keyward and never goes to the upstream. It is handed to the control plane; no worker waits for a store.
 
+use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -9,10 +10,11 @@ use super::account::Account;
 use super::body::ReplyBody;
 use super::forward::{X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::request_id::RequestId;
-use super::watch::Doing;
-use super::{Admission, Session, linger};
+use super::{Admission, Session};
 use crate::auth::address::client_address;
-use crate::control::{Ask, Body, Desk, LONGEST_BODY, Mounted, Page, gather};
+use crate::control::desk::{Desk, Unanswered};
+use crate::control::sent::Coming;
+use crate::control::{Ask, Mounted, Page};
 use crate::telemetry::metrics::Failure;
 
 /// Where the API is mounted. Exactly this spelling of the prefix leads there; another one is a path like any other, which is
@@ -46,42 +48,35 @@ impl Mount {
 pub(super) fn admit(request: Request<Incoming>, mount: &Mount, id: RequestId, mut account: Account) -> Admission {
     if account.session.has_too_many_requests() {
         account.failed(Failure::Overloaded);
-        return Admission::Refuse(respond(mount.desk.busy(), &id, account));
+        return Admission::Refuse(respond(mount.desk.apology(Unanswered::Overloaded), &id, account));
     }
-    account.managed();
-    let (desk, lingers) = (mount.desk.clone(), linger::is_wanted(&request));
-    let (mut ask, body) = ask(request, mount, &account.session);
+    let desk = mount.desk.clone();
+    let (ask, coming) = ask(request, mount, &account.session);
+    account.managed(ask.client);
     Admission::Forward(Box::pin(async move {
-        account.watch().enter(Doing::Body);
-        let read = account.watch().in_time(gather(body, LONGEST_BODY)).await;
-        let Some((read, rest)) = read else {
-            account.failed(Failure::ClientTimeout);
-            return respond(desk.busy(), &id, account);
-        };
-        ask.body = Body::Read(read);
-        account.watch().enter(Doing::Work);
-        let page = account.watch().in_time(desk.ask(ask)).await;
-        if let Some(rest) = rest.filter(|_| lingers) {
-            linger::start(rest);
-        }
-        respond(page.unwrap_or_else(|| desk.busy()), &id, account)
+        let page = account.watch().in_time(desk.ask(ask, coming)).await;
+        let page = page.unwrap_or_else(|| {
+            account.failed(Failure::RequestTimeout);
+            desk.apology(Unanswered::OutOfTime)
+        });
+        respond(page, &id, account)
     }))
 }
 
 /// The question as the API hears it: by its own path, and from whom the proxy's rules say that it is.
-fn ask(request: Request<Incoming>, mount: &Mount, session: &Session) -> (Ask, Incoming) {
-    let (mut parts, body) = request.into_parts();
+fn ask(mut request: Request<Incoming>, mount: &Mount, session: &Session) -> (Ask, Coming) {
     // The host of a target goes before the header, and HTTP/2 has only that (RFC 9112 section 3.2.2).
-    if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-        parts.headers.insert(HOST, host);
+    if let Some(host) = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        request.headers_mut().insert(HOST, host);
     }
-    let client = client_address(session.peer, &parts.headers, &session.shared.trusted);
-    let scheme = if is_secure(session, &parts.headers) { "https" } else { "http" };
-    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let headers = request.headers();
+    let client = client_address(session.peer, headers, &session.shared.trusted);
+    let scheme = if is_secure(session, headers) { "https" } else { "http" };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let mounted = Mounted { origin: format!("{scheme}://{host}"), before: mount.before().to_owned() };
-    let mut ask = Ask::of(parts, session.peer);
+    let (mut ask, coming) = Coming::apart(request, session.peer);
     ask.path.drain(..mount.before().len());
-    (Ask { client, mounted: Some(mounted), ..ask }, body)
+    (Ask { client, mounted: Some(mounted), ..ask }, coming)
 }
 
 /// Whether the client speaks TLS, with us or with a trusted proxy.
@@ -90,12 +85,15 @@ fn is_secure(session: &Session, headers: &HeaderMap) -> bool {
     said.map_or(session.is_secure, |said| said.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
-fn respond(page: Page, id: &RequestId, mut account: Account) -> Response<ReplyBody> {
+fn respond(mut page: Page, id: &RequestId, mut account: Account) -> Response<ReplyBody> {
+    if let Some(key) = page.key.take() {
+        account.asked_with(key);
+    }
     let mut response = page.into_response();
     response.headers_mut().insert(X_REQUEST_ID, id.to_value());
     account.session.close_if_draining(response.headers_mut());
     account.answered(response.status().as_u16());
-    response.map(|text| ReplyBody::page(text.into(), account))
+    ReplyBody::page(response.map(Bytes::from), account)
 }
 
 #[cfg(test)]
@@ -104,7 +102,7 @@ mod tests {
 
     #[test]
     fn one_spelling_of_the_prefix_leads_to_the_api() {
-        let mount = |prefix: &str| Mount::new(prefix.into(), Desk::new(|| unreachable!("nobody asks")).0);
+        let mount = |prefix: &str| Mount::new(prefix.into(), Desk::new(|_| unreachable!("nobody asks")).0);
         for (prefix, path, has) in [
             ("/v2", "/v2", true),
             ("/v2", "/v2/", true),

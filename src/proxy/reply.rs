@@ -205,8 +205,8 @@ pub(super) fn answer(
     }
     account.session.close_if_draining(&mut headers);
     account.answered(status.as_u16());
-    let mut response = Response::new(ReplyBody::page(body, account));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response
+    ReplyBody::page(response, account)
 }

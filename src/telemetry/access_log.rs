@@ -74,11 +74,15 @@ impl AccessLogger {
         self.which != AccessLog::None
     }
 
-    /// Whether a request with this outcome gets a line.
-    pub fn wants(&self, outcome: Outcome) -> bool {
+    /// Whether a request with this outcome and status gets a line.
+    pub fn wants(&self, outcome: Outcome, status: u16) -> bool {
         match self.which {
             AccessLog::None => false,
-            AccessLog::Denied => matches!(outcome.decision(), Decision::Denial | Decision::Error),
+            AccessLog::Denied => match outcome.decision() {
+                Decision::Denial | Decision::Error => true,
+                Decision::Managed => matches!(status, 401 | 403 | 429 | 500..),
+                Decision::Permit | Decision::Public => false,
+            },
             AccessLog::All => true,
         }
     }

@@ -1,5 +1,6 @@
 //! The management API: keys as Vidbeo's documents have them, field for field, and what is ours around that.
 
+mod bodies;
 mod by_command;
 mod by_network;
 mod changes;

@@ -57,7 +57,7 @@ async fn a_cookie_is_503_where_a_key_would_be() {
     let (api, mut writer, applied) = stage(folder.path());
     let following = tokio::spawn(api.follow());
     let now = SystemTime::now().into();
-    let cookie = api.begin("ann", now, None).unwrap();
+    let cookie = api.begin("ann", now).unwrap();
     let header = ("cookie", cookie.split(';').next().unwrap());
     assert_eq!(status(&api, "GET", "/v2/me", header).await, 503, "nothing was read yet");
     writer.prove(std::time::Instant::now());

@@ -109,6 +109,18 @@ impl Outcome {
         }
     }
 
+    /// Why, where more is known than metrics tell apart: what the management API refuses, its status says.
+    pub fn reason_of(self, status: u16) -> &'static str {
+        match (self, status) {
+            (Self::Managed, 401) => "unauthenticated",
+            (Self::Managed, 403) => "forbidden",
+            (Self::Managed, 429) => "rate_limited",
+            (Self::Managed, 400..=498) => "rejected",
+            (Self::Managed, 500..) => "failed",
+            (outcome, _) => outcome.reason(),
+        }
+    }
+
     /// Why, as a label.
     pub fn reason(self) -> &'static str {
         match self {

@@ -43,7 +43,7 @@ impl Exchange {
             text("network.peer.address", &self.peer.to_string()),
             text("keyward.request.id", &self.request_id),
             text("keyward.decision", self.outcome.decision().label()),
-            text("keyward.reason", self.outcome.reason()),
+            text("keyward.reason", self.reason()),
         ];
         attributes.extend(self.route.as_deref().map(|route| text("http.route", route)));
         attributes.extend(self.status.map(|status| KeyValue::number("http.response.status_code", status)));
@@ -63,7 +63,7 @@ impl Exchange {
         let (decision, reason) = match self.outcome {
             // That came later.
             Outcome::Failure(_) if self.upstream.is_some() => ("permit", "ok"),
-            outcome => (outcome.decision().label(), outcome.reason()),
+            outcome => (outcome.decision().label(), self.reason()),
         };
         let attributes = vec![KeyValue::text("keyward.decision", decision), KeyValue::text("keyward.reason", reason)];
         self.span(1, Kind::Internal, "authorize".to_owned(), Duration::ZERO..self.decided.min(self.took), attributes)
@@ -104,6 +104,10 @@ impl Exchange {
             (_, None) => Some("client_left".to_owned()),
             (_, Some(_)) => None,
         }
+    }
+
+    fn reason(&self) -> &'static str {
+        self.outcome.reason_of(self.status.unwrap_or_default())
     }
 
     /// The method in a span's name.

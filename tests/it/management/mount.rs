@@ -2,6 +2,9 @@
 
 use std::sync::{Mutex, mpsc};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::super::support::http2::{self, Http2};
 use super::*;
 use crate::support::certificates::Authority;
@@ -160,34 +163,86 @@ fn the_client_is_who_the_proxys_rules_say_it_is() {
     stage.upstream.expect_nothing();
 }
 
+/// A page of the upstream's is of the same origin as the mount: what browsers send along by themselves is worth nothing there.
 #[test]
-fn a_browser_shows_its_token_to_the_api_alone() {
+fn what_browsers_send_by_themselves_is_for_the_admin_port_alone() {
     let stage = Stage::with(MOUNTED);
-    let made = stage.keyward.site.run(&["user", "create", "--email", "ann@example.com"]);
-    assert!(made.status.success());
-    let link = stage.keyward.site.run(&["user", "link", "ann@example.com"]);
-    let ticket = json!({ "ticket": String::from_utf8(link.stdout).unwrap().trim() }).to_string();
-    let signed_in = stage.via_proxy("POST", "/v2/session", &[("Content-Type", "application/json")], ticket.as_bytes());
+    let ann = stage.result("POST", "/v2/users", r#"{"email":"ann@example.com"}"#);
+    let links = format!("/v2/users/{}/links", ann["id"].as_str().unwrap());
+    let ticket = json!({ "ticket": stage.result("POST", &links, "{}")["ticket"] }).to_string();
+    let json = ("Content-Type", "application/json");
+    let here = stage.via_proxy("POST", "/v2/session", &[json], ticket.as_bytes());
+    assert_eq!(refusal(&here), (403, vec!["forbidden".to_owned()]));
+    let signed_in = stage.send("POST", "/v2/session", &[json], ticket.as_bytes());
     assert_eq!(signed_in.status, 200, "{}", signed_in.text());
     let cookie = signed_in.value("set-cookie").unwrap();
-    let (token, how) = cookie.split_once("; ").unwrap();
-    assert!(token.starts_with("__Secure-keyward="), "{cookie}");
-    assert_eq!(how, "Path=/v2; Max-Age=43200; HttpOnly; SameSite=Strict; Secure");
-    let me = |fields: &[(&str, &str)]| {
-        stage
-            .via_proxy(
-                "PATCH",
-                "/v2/me",
-                &[&[("Cookie", token), ("Content-Type", "application/json")], fields].concat(),
-                br#"{"name":"Ann"}"#,
-            )
-            .status
-    };
-    until("the account is seen", || me(&[("Sec-Fetch-Site", "same-origin")]) == 200);
-    assert_eq!(me(&[("Sec-Fetch-Site", "cross-site")]), 403);
-    assert_eq!(me(&[("Origin", "http://evil.example")]), 403);
-    assert_eq!(me(&[]), 403);
+    let token = cookie.split_once("; ").unwrap().0.split_once('=').unwrap().1;
+    for name in ["keyward", "__Host-keyward", "__Secure-keyward"] {
+        let cookie = format!("{name}={token}");
+        let fields = [("Cookie", cookie.as_str()), ("Sec-Fetch-Site", "same-origin")];
+        assert_eq!(stage.via_proxy("GET", "/v2/me", &fields, b"").status, 401, "{name}");
+        assert_eq!(stage.send("GET", "/v2/me", &fields, b"").status, if name == "keyward" { 200 } else { 401 });
+    }
     stage.upstream.expect_nothing();
+}
+
+#[test]
+fn by_http2_an_answer_to_head_is_a_head() {
+    let stage = Stage::with(MOUNTED);
+    let bearer = stage.admin.bearer();
+    let mut client = Http2::connect(stage.keyward.proxy);
+    for (path, fields, status) in [
+        ("/v2/keys", &[][..], 401),
+        ("/v2/keys", &[("authorization", bearer.as_str())], 200),
+        ("/v2/openapi.json", &[], 200),
+        ("/videos", &[], 401),
+        ("/a/../b", &[("authorization", &bearer)], 400),
+    ] {
+        let mut asked = |method: &str| client.exchange(http2::request(method, path, fields)).unwrap();
+        let (head, whole) = (asked("HEAD"), asked("GET"));
+        assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
+        assert_eq!(head.headers["content-length"], whole.body.len().to_string(), "{path}");
+    }
+    stage.upstream.expect_nothing();
+}
+
+/// What is refused there has a line as what is refused elsewhere, and both say who it was.
+#[test]
+fn refusals_have_a_line_that_says_whose_they_are() {
+    let config = "admin: { mount: /v2 }\nproxy: { trusted_proxies: [127.0.0.0/8] }\nlog: { access: denied }";
+    let stage = Stage::with(config);
+    let (bearer, looks) = (stage.admin.bearer(), stage.read_only.bearer());
+    let asked = |method: &str, path: &str, fields: &[(&str, &str)]| {
+        let fields = [&[("X-Forwarded-For", "192.0.2.7")], fields].concat();
+        stage.via_proxy(method, path, &fields, b"").status
+    };
+    assert_eq!(asked("GET", "/v2/keys", &[("Authorization", &bearer)]), 200);
+    assert_eq!(asked("GET", "/v2/keys/nothing", &[("Authorization", &bearer)]), 404);
+    assert_eq!(asked("GET", "/v2/users", &[("X-API-Key", "kw_live_wrong")]), 401);
+    assert_eq!(asked("DELETE", "/v2/keys/some", &[("Authorization", &looks)]), 403);
+    for (path, status, reason, key) in [
+        ("/v2/users", 401, "unauthenticated", None),
+        ("/v2/keys/some", 403, "forbidden", Some(stage.read_only.id.as_str())),
+    ] {
+        let line = stage.keyward.wait_for_line_with("url.path", &json!(path));
+        assert_eq!(line["http.response.status_code"], status, "{line}");
+        assert_eq!((&line["decision"], &line["reason"]), (&json!("managed"), &json!(reason)), "{line}");
+        assert_eq!((&line["client.address"], line["key.id"].as_str()), (&json!("192.0.2.7"), key), "{line}");
+    }
+    let output = String::from_utf8(stage.keyward.output()).unwrap();
+    assert!(!output.contains("/v2/keys\"") && !output.contains("/v2/keys/nothing"), "{output}");
+}
+
+/// Browsers send Basic along by themselves, from other sites' pages too.
+#[test]
+fn basic_is_no_way_to_manage() {
+    let stage = Stage::with(MOUNTED);
+    let basic = STANDARD.encode(format!("{}:", stage.admin.value));
+    let fields = [("Authorization", format!("Basic {basic}"))];
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    assert_eq!(stage.via_proxy("GET", "/v2/keys", &fields, b"").status, 401);
+    assert_eq!(stage.send("GET", "/v2/keys", &fields, b"").status, 401);
+    assert_eq!(stage.via_proxy("GET", "/videos", &fields, b"").status, 200);
 }
 
 #[test]

@@ -54,8 +54,9 @@ fn large_lists_hold_up_neither_probes_nor_revocations() {
 #[test]
 fn half_a_body_takes_nobodys_place() {
     let stage = Stage::new();
-    let head = "POST /v2/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n";
-    // All places are taken, and each of these is told to go on: their heads have been read.
+    let bearer = stage.admin.bearer();
+    let head = format!("POST /v2/keys HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nContent-Length: 90\r\n");
+    // All places are taken, and each of these is told to go on: who they are has been judged.
     let mut halves: Vec<Client> = (0..64)
         .map(|_| {
             let mut client = Client::connect(stage.keyward.admin());
