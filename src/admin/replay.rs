@@ -214,19 +214,24 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_none_is_remembered_for_ever() {
-        let replays = Replays::default();
+        let (replays, who) = (Replays::default(), |n: usize| format!("k{n}"));
         for n in 0..=MOST {
-            let Ok(Remembered::Place(place)) = look(&replays, &n.to_string(), "k1", "1") else { panic!("{n} is new") };
+            let Ok(Remembered::Place(place)) = look(&replays, &n.to_string(), &who(n), "1") else {
+                panic!("{n} is new")
+            };
             place.remember(&Answer::of(&n).unwrap());
         }
-        assert!(matches!(look(&replays, &MOST.to_string(), "k1", "1"), Ok(Remembered::Answer(_))), "the last is there");
-        assert!(matches!(look(&replays, "0", "k1", "1"), Ok(Remembered::Place(_))), "the first is gone");
+        assert!(
+            matches!(look(&replays, &MOST.to_string(), &who(MOST), "1"), Ok(Remembered::Answer(_))),
+            "the last is there"
+        );
+        assert!(matches!(look(&replays, "0", &who(0), "1"), Ok(Remembered::Place(_))), "the first is gone");
         let almost = MEMORY - Duration::from_secs(1);
         let age = |by: Duration| replays.lock().values_mut().for_each(|entry| entry.at -= by);
         age(almost);
-        assert!(matches!(look(&replays, "5", "k1", "1"), Ok(Remembered::Answer(_))));
+        assert!(matches!(look(&replays, "5", &who(5), "1"), Ok(Remembered::Answer(_))));
         age(Duration::from_secs(1));
-        assert!(matches!(look(&replays, "5", "k1", "1"), Ok(Remembered::Place(_))));
+        assert!(matches!(look(&replays, "5", &who(5), "1"), Ok(Remembered::Place(_))));
     }
 
     #[test]
