@@ -1,12 +1,16 @@
 //! Which rule a request falls under: routes by host, method and path, and what they need.
 
+mod pattern;
+
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::credential::Forms;
 use super::grant::Environment;
 use super::path::{is_ambiguous, percent_decode};
-use super::scope::{Level, Step};
+use super::scope::Step;
+
+pub use pattern::{BadPattern, Pattern};
 
 /// What a request does to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,148 +73,11 @@ pub struct Rule {
     pub forms: Forms,
 }
 
-/// Which requests a route is for.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    hosts: Vec<HostPattern>,
-    methods: Vec<Method>,
-    path: PathPattern,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum HostPattern {
-    Exactly(String),
-    /// Ends with this, which begins with a dot.
-    Below(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PathPattern {
-    segments: Vec<Segment>,
-    /// Whether it ends in `{*name}`, which takes all that is left, even if that is nothing.
-    open: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
-    Literal(Box<[u8]>),
-    /// Any non-empty segment. What stands for a level of the tree must be within the key's scope.
-    Capture(Option<Level>),
-}
-
-/// Why a pattern cannot be read.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum BadPattern {
-    /// It is not absolute, or could only match an ambiguous path.
-    #[error("a path pattern begins with / and has no empty, dot or escaped segment: {0:?}")]
-    Path(String),
-    /// Braces that are no capture.
-    #[error("a capture is a whole segment, {{name}}, or {{*name}} as the last one: {0:?}")]
-    Capture(String),
-    /// Not a host name.
-    #[error("a host is a name without port, or *.name: {0:?}")]
-    Host(String),
-}
-
-impl Pattern {
-    /// Reads a path such as `/v0/organizations/{organization}/{*rest}`, and hosts such as `api.example.com` or
-    /// `*.example.com`. No hosts or no methods means any.
-    pub fn parse(path: &str, hosts: &[String], methods: Vec<Method>) -> Result<Self, BadPattern> {
-        let hosts = hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>()?;
-        Ok(Self { hosts, methods, path: PathPattern::parse(path)? })
-    }
-
-    fn captured(&self, target: &RequestTarget<'_>, segments: &[u8]) -> Option<Vec<Step>> {
-        let method_fits = self.methods.is_empty() || self.methods.contains(target.method);
-        let host_fits = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(target.host()));
-        (method_fits && host_fits).then(|| self.path.captured(segments)).flatten()
-    }
-}
-
-impl HostPattern {
-    fn parse(text: &str) -> Result<Self, BadPattern> {
-        let name = text.strip_prefix("*.").unwrap_or(text);
-        let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
-        match (fits, text.starts_with("*.")) {
-            (false, _) => Err(BadPattern::Host(text.to_owned())),
-            (true, false) => Ok(Self::Exactly(text.to_owned())),
-            (true, true) => Ok(Self::Below(text[1..].to_owned())),
-        }
-    }
-
-    /// Compares without port and final dot, in any letter case.
-    fn fits(&self, host: &[u8]) -> bool {
-        let port = host.iter().rposition(|b| *b == b':').filter(|at| host[at + 1..].iter().all(u8::is_ascii_digit));
-        let name = &host[..port.unwrap_or(host.len())];
-        let name = name.strip_suffix(b".").unwrap_or(name);
-        match self {
-            Self::Exactly(exact) => name.eq_ignore_ascii_case(exact.as_bytes()),
-            Self::Below(suffix) => {
-                let start = name.len().checked_sub(suffix.len()).filter(|start| *start > 0);
-                start.is_some_and(|start| name[start..].eq_ignore_ascii_case(suffix.as_bytes()))
-            }
-        }
-    }
-}
-
-impl PathPattern {
-    fn parse(text: &str) -> Result<Self, BadPattern> {
-        let rest = text.strip_prefix('/').ok_or_else(|| BadPattern::Path(text.to_owned()))?;
-        let (head, open) = match rest.rsplit_once('/').unwrap_or(("", rest)) {
-            (head, last) if last.starts_with("{*") && last.ends_with('}') => (head, true),
-            _ => (rest, false),
-        };
-        if is_ambiguous(&format!("/{head}")) {
-            return Err(BadPattern::Path(text.to_owned()));
-        }
-        let segments = match (head, open) {
-            ("", true) => Vec::new(),
-            _ => head
-                .split('/')
-                .map(Segment::parse)
-                .collect::<Option<_>>()
-                .ok_or_else(|| BadPattern::Capture(text.to_owned()))?,
-        };
-        Ok(Self { segments, open })
-    }
-
-    /// The steps of the scope tree that a decoded path (without its first slash) names, if the pattern fits.
-    fn captured(&self, path: &[u8]) -> Option<Vec<Step>> {
-        let mut captured = Vec::new();
-        let mut rest = Some(path);
-        for segment in &self.segments {
-            let (part, after) = split_segment(rest?);
-            match segment {
-                Segment::Literal(literal) if **literal == *part => {}
-                Segment::Capture(None) if !part.is_empty() => {}
-                Segment::Capture(Some(level)) if !part.is_empty() => {
-                    captured.push(Step { level: *level, id: String::from_utf8_lossy(part).into() });
-                }
-                Segment::Literal(_) | Segment::Capture(_) => return None,
-            }
-            rest = after;
-        }
-        (self.open == rest.is_some()).then_some(captured)
-    }
-}
-
-impl Segment {
-    fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
-            Some(name) if !name.is_empty() && !name.contains(['{', '}', '*']) => {
-                Some(Self::Capture(Level::parse(name)))
-            }
-            None if !text.contains(['{', '}']) => Some(Self::Literal(percent_decode(text.as_bytes()).into())),
-            Some(_) | None => None,
-        }
-    }
-}
-
-/// The first segment, and what follows its slash if there is one.
-fn split_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match path.iter().position(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], Some(&path[slash + 1..])),
-        None => (path, None),
+impl Rule {
+    /// Whether it lets pass what would else be asked for more. Such a rule is for what its path spells and no more: not for
+    /// the path before the slash of `/{*rest}`.
+    fn loosens(&self) -> bool {
+        self.requirement == Requirement::Nothing || self.class == ClassRule::Always(Class::Read)
     }
 }
 
@@ -269,6 +136,15 @@ impl Routes {
         self.routes.iter().map(|(_, rule)| rule).chain([&self.default])
     }
 
+    /// Each route that is never reached, and the first before it that has all of its requests.
+    pub fn hidden(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.routes.iter().enumerate().filter_map(|(nth, (pattern, _))| {
+            let before = self.routes[..nth].iter();
+            let by = before.map(|(other, rule)| other.covers(pattern, !rule.loosens())).position(|covers| covers);
+            by.map(|by| (nth, by))
+        })
+    }
+
     /// The route for a request. An ambiguous path falls under the default route, whatever the routes say.
     pub fn find(&self, target: &RequestTarget<'_>) -> Matched<'_> {
         let path = target.uri.path();
@@ -279,7 +155,7 @@ impl Routes {
         }
         let decoded = percent_decode(&path.as_bytes()[1..]);
         for (index, (pattern, rule)) in self.routes.iter().enumerate() {
-            if let Some(captured) = pattern.captured(target, &decoded) {
+            if let Some(captured) = pattern.captured(target, &decoded, !rule.loosens()) {
                 return Matched { index, rule, captured, ambiguous: None };
             }
         }
@@ -299,6 +175,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::scope::Level;
 
     fn rule(requirement: Requirement) -> Rule {
         let forms = Forms { organization: true, bearer: true, basic: true, bare: false, header: None, query: None };
@@ -387,15 +264,30 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_could_not_match_are_refused() {
-        for path in
-            ["", "x", "//", "/a//b", "/a/../b", "/a%2fb", "/{a", "/a}", "/{}", "/x{a}", "/{*a}/b", "/{a}{b}", "/a;b"]
+    fn all_that_follows_may_be_nothing_where_a_rule_asks_for_more() {
+        let restricting = Rule { class: ClassRule::Always(Class::Write), ..rule(Requirement::Key) };
+        let reading = Rule { class: ClassRule::Always(Class::Read), ..rule(Requirement::Key) };
+        for (rule, bare) in
+            [(restricting, 0), (rule(Requirement::Key), 0), (reading, 1), (rule(Requirement::Nothing), 1)]
         {
-            assert!(Pattern::parse(path, &[], vec![]).is_err(), "{path}");
+            let named = format!("{rule:?}");
+            let pattern = Pattern::parse("/o/{organization}/{*rest}", &[], vec![]).unwrap();
+            let routes = Routes::new(vec![(pattern, rule)], self::rule(Requirement::Key), PathMode::Strict);
+            for (path, expected) in [("/o/a", bare), ("/o/a/", 0), ("/o/a/b", 0), ("/o", 1), ("/o/", 1)] {
+                let matched = find(&routes, "GET", "", path);
+                assert_eq!((matched.index, matched.captured.len()), (expected, 1 - expected), "{path} {named}");
+            }
         }
-        for host in ["", "*", "*.", "a:80", "http://a", "a b"] {
-            assert!(Pattern::parse("/", &[host.to_owned()], vec![]).is_err(), "{host}");
-        }
+    }
+
+    #[test]
+    fn routes_behind_one_that_has_all_of_their_requests_are_hidden() {
+        let hidden = |patterns: &[_]| routes(patterns).hidden().collect::<Vec<_>>();
+        assert_eq!(hidden(&[("/a", &[], &[]), ("/b", &[], &[]), ("/a", &[], &[])]), [(2, 0)]);
+        assert_eq!(hidden(&[("/a", &[], &[Method::GET]), ("/a", &[], &[])]), []);
+        assert_eq!(hidden(&[("/{*x}", &[], &[]), ("/a", &["b"], &[]), ("/c/{*x}", &[], &[])]), [(1, 0), (2, 0)]);
+        // These are public, and such a rule leaves the path before the slash to others.
+        assert_eq!(hidden(&[("/a/{*x}", &[], &[]), ("/a", &[], &[]), ("/a/{*y}", &[], &[])]), [(2, 0)]);
     }
 
     #[test]

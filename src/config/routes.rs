@@ -1,18 +1,19 @@
 //! Routes, and what is set for each of them: forms of credentials, denials, and what is injected.
 
+mod pattern;
+
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::HeaderName;
-use http::{Method, StatusCode};
 
 use super::place::OptionPath;
 use super::raw;
 use super::report::Report;
-use super::secrecy::{quoted, without};
 use super::values;
 use crate::auth::credential::Forms;
 use crate::auth::grant::Environment;
-use crate::auth::route::{BadPattern, Class, ClassRule, PathMode, Pattern, Requirement, Routes, Rule};
+use crate::auth::route::{Class, ClassRule, PathMode, Requirement, Routes, Rule};
 use crate::proxy::reply::{Deny, Format, FormatRule};
 use crate::proxy::{IdentityValue, Inject, InjectInto, RouteSettings, TrailerRules};
 
@@ -52,7 +53,7 @@ pub(super) fn routing(raw: &raw::File, paths: raw::Paths, identity_prefix: &str,
         let at = OptionPath::of(["routes"]).index(nth);
         let (rule, setting) = Section::from(route).read(&defaults, &at, report);
         settings.push(setting);
-        routes.extend(pattern(route, &at, report).map(|pattern| (pattern, rule)));
+        routes.extend(pattern::read(route, &at, report).map(|pattern| (pattern, rule)));
     }
     let (default, setting) =
         Section::from(&raw.default_route).read(&defaults, &OptionPath::of(["default_route"]), report);
@@ -61,7 +62,9 @@ pub(super) fn routing(raw: &raw::File, paths: raw::Paths, identity_prefix: &str,
         raw::Paths::Strict => PathMode::Strict,
         raw::Paths::Lenient => PathMode::Lenient,
     };
-    Routing { routes: Routes::new(routes, default, paths), settings }
+    let routes = Routes::new(routes, default, paths);
+    pattern::report_hidden(&routes, raw, report);
+    Routing { routes, settings }
 }
 
 impl<'r> From<&'r raw::Route> for Section<'r> {
@@ -193,45 +196,6 @@ fn query(text: &str, at: &OptionPath, report: &mut Report) -> Option<Box<str>> {
 fn has_any(forms: &Forms) -> bool {
     let Forms { organization, bearer, basic, bare, header, query } = forms;
     *organization || *bearer || *basic || *bare || header.is_some() || query.is_some()
-}
-
-/// Which requests a route is for. `None` only where a mistake was reported.
-fn pattern(raw: &raw::Route, at: &OptionPath, report: &mut Report) -> Option<Pattern> {
-    let hosts = listed(raw.hosts.as_ref(), &at.key("hosts"), report).into_iter().filter_map(|(text, here)| {
-        let parsed = Pattern::parse("/", &[text.to_owned()], Vec::new()).map_err(|error| without(text, &error));
-        report.take(&here, parsed).map(|_| text.to_owned())
-    });
-    let hosts: Vec<String> = hosts.collect();
-    let methods = listed(raw.methods.as_ref(), &at.key("methods"), report);
-    let methods = methods.into_iter().filter_map(|(text, here)| report.take(&here, method(text))).collect();
-    let path = raw.path.as_deref()?;
-    let pattern = Pattern::parse(path, &hosts, methods).map_err(|error: BadPattern| without(path, &error));
-    report.take(&at.key("path"), pattern)
-}
-
-/// One value or many, each with its place. An empty list would match nothing, or everything: it is refused.
-fn listed<'r>(raw: Option<&'r raw::OneOrMany>, at: &OptionPath, report: &mut Report) -> Vec<(&'r str, OptionPath)> {
-    match raw {
-        None => Vec::new(),
-        Some(raw::OneOrMany::One(text)) => vec![(text, at.clone())],
-        Some(raw::OneOrMany::Many(list)) => {
-            if list.is_empty() && !report.has_mistake_within(at) {
-                report.mistake(at, "is empty; leave it out to match any");
-            }
-            list.iter().enumerate().map(|(nth, text)| (text.as_str(), at.index(nth))).collect()
-        }
-    }
-}
-
-fn method(text: &str) -> Result<Method, String> {
-    let upper = text.to_ascii_uppercase();
-    match Method::from_bytes(text.as_bytes()) {
-        Err(_) => Err(format!("{} is no method; write for example GET", quoted(text))),
-        Ok(_) if upper != text => {
-            Err(format!("methods are told apart by letter case, {} is none; write {upper}", quoted(text)))
-        }
-        Ok(method) => Ok(method),
-    }
 }
 
 fn deny(raw: Option<&raw::RouteDeny>, top: &raw::Deny, at: &OptionPath, report: &mut Report) -> Deny {

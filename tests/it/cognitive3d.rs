@@ -325,3 +325,60 @@ fn c27_a_read_only_key_may_read_by_post_where_the_route_says_so() {
         assert_eq!(status(&keyward, &upstream, &organization(&key), method, path), expected, "{method} {path}");
     }
 }
+
+/// The routes of a text that shows a config.
+fn routes_of(text: &str) -> String {
+    let (_, after) = text.split_once("\nroutes:\n").unwrap();
+    format!("routes:\n{}", after.split_once("\nops:").unwrap().0)
+}
+
+#[test]
+fn what_is_below_a_path_holds_for_the_path_itself() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), &routes_of(include_str!("../../deploy/examples/cognitive3d.yaml")));
+    for scope in ["organization:acme/project:p1/scene:s1", "organization:other/project:p2/scene:s2"] {
+        site.json(&["scope", "create", scope]);
+    }
+    let key = site.create_key(&["--scope", "organization:acme"]);
+    let reader = site.create_key(&["--scope", "organization:acme", "--read-only"]);
+    let keyward = site.serve();
+    for (key, method, path, expected) in [
+        (&key, "DELETE", "/v0/organizations/acme", 200),
+        (&key, "DELETE", "/v0/organizations/other", 403),
+        (&key, "DELETE", "/v0/organizations/other?x=/", 403),
+        (&key, "DELETE", "/v0/organizations/other/", 403),
+        (&key, "DELETE", "/v0/organizations/other/x", 403),
+        (&key, "DELETE", "/v0/projects/p1", 200),
+        (&key, "DELETE", "/v0/projects/p2", 403),
+        (&key, "DELETE", "/v0/scenes/s1", 200),
+        (&key, "DELETE", "/v0/scenes/s2", 403),
+        (&reader, "GET", "/v0/organizations/acme", 200),
+        (&reader, "POST", "/v0/datasets/objects", 200),
+        (&reader, "POST", "/v0/datasets", 403),
+    ] {
+        let response = keyward.send(&request(method, path, &[("Authorization", &organization(key))], b""));
+        assert_eq!(response.status, expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_read_only_key_writes_by_no_spelling_of_a_path_that_writes() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), &routes_of(include_str!("../../README.md")));
+    let key = site.create_key(&["--read-only"]);
+    let keyward = site.serve();
+    let authorization = format!("Bearer {}", key.value);
+    for (path, with_key, without) in [
+        ("/content_api", 403, 401),
+        ("/content_api?x=1", 403, 401),
+        ("/content_api/", 403, 401),
+        ("/content_api/x", 403, 401),
+        ("/content_apis", 200, 401),
+        ("/public/x", 200, 200),
+        ("/public/", 200, 200),
+        ("/public", 200, 401),
+    ] {
+        assert_eq!(keyward.get(path, &[("Authorization", &authorization)]).status, with_key, "{path}");
+        assert_eq!(keyward.get(path, &[]).status, without, "{path}");
+    }
+}

@@ -155,8 +155,9 @@ pub(crate) enum OneOrMany {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["path"]))]
 pub(crate) struct Route {
-    /// The path, with captures: `/v0/{name}` for any one segment, `/public/{*rest}` for all that follows. A capture
-    /// named `domain`, `organization`, `project` or `scene` must be within the scope of the key.
+    /// The path, with captures: `/v0/{name}` for any one segment, `/public/{*rest}` for all that follows, if it is nothing
+    /// too: `/a/{*rest}` is for `/a` as well, but where `auth` is `none` or `class` is `read`. A capture named `domain`,
+    /// `organization`, `project` or `scene` must be within the scope of the key.
     #[schemars(example = "/public/{*rest}")]
     pub(crate) path: Option<String>,
     /// A host name or a list of them, without port; `*.example.com` for every name below. Without it: any host.

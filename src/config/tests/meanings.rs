@@ -102,6 +102,25 @@ fn routes_that_could_not_work() {
             "path: '/{a'",
             "5:18: routes[0].path: a capture is a whole segment, {name}, or {*name} as the last one: \"/{a\"",
         ),
+        (
+            "path: '/admin/*'",
+            "5:18: routes[0].path: captures are written {name}, and {*rest} for all that follows; a path has no query, and * ? : < > \
+             in it stand for themselves: write %2A %3F %3A %3C %3E: \"/admin/*\"",
+        ),
+        ("path: '/{a}/{a}'", "5:18: routes[0].path: two captures have one name: \"/{a}/{a}\""),
+        (
+            "path: '/{*scene}'",
+            "5:18: routes[0].path: {*name} is not checked against scopes, so it is not called as a level of theirs: \"/{*scene}\"",
+        ),
+        (
+            "path: '/{organisation}/x'",
+            "5:18: routes[0].path: {organisation} is no level of scopes, so no key would be held to its own: write {organization}, \
+             or a name that is less like it",
+        ),
+        (
+            "path: '/{*rest}', auth: none }, { path: /admin",
+            "5:52: routes[1].path: is never reached, since routes[0] has all of its requests; put it before that one, or remove it",
+        ),
         ("path: /, hosts: [a, 'b:80']", "5:32: routes[0].hosts[1]: a host is a name without port, or *.name: \"b:80\""),
         ("path: /, hosts: 'b:80'", "5:28: routes[0].hosts: a host is a name without port, or *.name: \"b:80\""),
         (
