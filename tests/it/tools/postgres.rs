@@ -288,6 +288,10 @@ impl Breaking {
                 let mut bytes = [0; 1 << 16];
                 while let Ok(count @ 1..) = client.read(&mut bytes) {
                     let breaks_now = breaks && bytes[..count].ends_with(b"commit\0");
+                    // First, or the answer might still come through.
+                    if breaks_now {
+                        let _ = client.shutdown(Shutdown::Both);
+                    }
                     if (gets_it || !breaks_now) && server.write_all(&bytes[..count]).is_err() {
                         break;
                     }
