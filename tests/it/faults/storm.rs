@@ -1,6 +1,6 @@
 //! Thousands of requests at once through few connections to the upstream, some of which break, are answered early or are
-//! left by their clients: nobody ever gets another's answer, and the upstream gets what was sent, once (reliability rows P11
-//! and P12).
+//! left by their clients: nobody ever gets another's answer, and the upstream gets what was sent, and no POST twice
+//! (reliability rows P11 and P12).
 //!
 //! With `KEYWARD_LONG=1` there are half a million of them, else 20,000.
 
@@ -215,7 +215,7 @@ fn run_client(keyward: &Keyward, key: &str, marks: impl Iterator<Item = Mark>, t
 }
 
 #[test]
-fn nobody_gets_anothers_answer_and_nothing_arrives_twice() {
+fn nobody_gets_anothers_answer_and_no_post_arrives_twice() {
     let notes = Arc::<Notes>::default();
     let noting = notes.clone();
     let upstream = Upstream::forgetful(move |turn| serve(&noting, turn));
@@ -235,8 +235,10 @@ fn nobody_gets_anothers_answer_and_nothing_arrives_twice() {
     assert_eq!(keyward.metric("keyward_panics_total"), 0.0);
     assert_eq!(*notes.wrong.lock().unwrap(), Vec::<String>::new());
     let times = notes.times.lock().unwrap();
-    let twice: Vec<_> = times.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.is_empty(), "{twice:?}");
+    // What only looks is asked again, once, where a connection that had rested is lost under it.
+    let most = |mark| if Mark(mark).posts() { 1 } else { 2 };
+    let more: Vec<_> = times.iter().filter(|(mark, count)| **count > most(**mark)).collect();
+    assert!(more.is_empty(), "{more:?}");
     let (right, lost) = (tally.right.load(SeqCst), tally.lost.load(SeqCst));
     assert!(right > requests() * 3 / 4, "{right} were answered, {lost} not");
     assert!(lost < requests() / 20, "{lost} were lost with connections that others had used, {right} not");
