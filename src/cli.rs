@@ -116,7 +116,7 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
 /// Runs the command line of a process and says with which code it ends.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (mut out, mut err) = (BufWriter::new(io::stdout()), io::stderr());
-    let mut console = Console::new(&mut out, &mut err);
+    let mut console = Console::of_process(&mut out, &mut err);
     run_with(args, &mut console).into()
 }
 

@@ -2,6 +2,7 @@
 -- `keyward init --store postgres://…`, and once more after it and after every upgrade that changes the tables:
 --
 --     psql -d keyward -f deploy/postgres/roles.sql
+-- What is there already stays: a NOTICE about it is no failure.
 --
 -- keyward_owner makes the tables (`keyward init`), keyward_writer commits (`keyward key …`), keyward_reader reads what
 -- requests are decided by, and says which node it is and how often keys were used (`keyward serve`). They cannot log in

@@ -30,6 +30,8 @@ pub(super) struct Caller {
     pub(super) scope: Option<Scope>,
     /// What they may do.
     pub(super) authority: Authority,
+    /// When they signed in; absent where a key was sent.
+    pub(super) signed_in: Option<Timestamp>,
     /// Their world: who comes from the sandbox changes nothing outside of it.
     pub(super) env: Environment,
 }
@@ -66,7 +68,7 @@ impl GoodKey {
         if env == Environment::Test {
             authority = in_sandbox(&authority);
         }
-        Caller { actor: subject.to_string(), subject, scope: self.scope, authority, env }
+        Caller { actor: subject.to_string(), subject, scope: self.scope, authority, signed_in: None, env }
     }
 }
 

@@ -238,7 +238,7 @@ impl From<Failure> for Trouble {
             // Where the store is, and what it says, is for the log.
             Failure::Store(error) => {
                 tracing::warn!(%error, "the management API cannot use the store");
-                let why = "the key store does not answer; nothing is known of what was asked";
+                let why = "the key store does not answer, or lets this server not do it (its log says which); nothing is known of what was asked";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).retry_after(1)
             }
             Failure::HasKeysBelow(..) => Self::new(StatusCode::CONFLICT, "has_keys_below", message),

@@ -1,11 +1,12 @@
 //! What is sent along, and what is in a query: read strictly, and all that is wrong with it is told at once.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::envelope::Trouble;
@@ -31,8 +32,15 @@ impl Attributes {
             return Err(Trouble::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(left)) => Ok(Self { left, mistakes: Vec::new() }),
-            Ok(_) => Err(Trouble::new(StatusCode::BAD_REQUEST, "invalid_json", "send a JSON object")),
+            Ok(Sent::Object(left, twice)) => {
+                let mut read = Self { left, mistakes: Vec::new() };
+                // A name as long as a key may be one.
+                twice.iter().for_each(|name| {
+                    read.mistake(if name.len() <= 32 { name } else { "?" }, "is given more than once");
+                });
+                Ok(read)
+            }
+            Ok(Sent::Other) => Err(Trouble::new(StatusCode::BAD_REQUEST, "invalid_json", "send a JSON object")),
             // serde's own words would quote what was sent.
             Err(error) => {
                 let why = format!("this is no JSON from line {}, column {} on", error.line(), error.column());
@@ -91,6 +99,67 @@ impl Attributes {
             self.mistake(&shown, "there is no such attribute");
         }
         if self.mistakes.is_empty() { Ok(()) } else { Err(Trouble::invalid(self.mistakes)) }
+    }
+}
+
+/// What was sent: an object, and which of its names came more than once, of which others might read another one than we.
+enum Sent {
+    Object(Map<String, Value>, Vec<String>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Sent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SentVisitor)
+    }
+}
+
+struct SentVisitor;
+
+impl<'de> Visitor<'de> for SentVisitor {
+    type Value = Sent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sent, A::Error> {
+        let (mut found, mut twice) = (Map::new(), Vec::new());
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if found.insert(name.clone(), value).is_some() {
+                twice.push(name);
+            }
+        }
+        Ok(Sent::Object(found, twice))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Sent, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Sent::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Sent, E> {
+        Ok(Sent::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Sent, E> {
+        Ok(Sent::Other)
     }
 }
 
@@ -181,18 +250,6 @@ pub(super) fn decode(text: &str) -> String {
     decoded_value(text).map_or_else(|| text.to_owned(), |decoded| String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// A word by which people find a key.
-pub(super) struct Tag(pub(super) String);
-
-impl FromStr for Tag {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fits = (1..=50).contains(&text.chars().count()) && !text.contains(char::is_control);
-        fits.then(|| Self(text.to_owned())).ok_or("tags are 1 to 50 characters, none of them a control character")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,8 +272,17 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_is_given_once() {
+        let mut read = attributes(r#"{"permissions": ["fetch"], "name": "a", "permissions": []}"#).unwrap();
+        assert!(read.optional("name", |value| text(value).map(str::to_owned)).is_some());
+        read.optional("permissions", list::<String>);
+        let body = read.finish().unwrap_err().page().body;
+        assert!(body.contains("is given more than once") && body.contains(r#""field":"permissions""#), "{body}");
+    }
+
+    #[test]
     fn what_is_no_object_is_refused_and_not_repeated() {
-        for json in ["[]", "1", "", "{", "{\"kw_live_needle\""] {
+        for json in ["[]", "[1, {}]", "1", "-1", "1.5", "null", "true", "\"needle\"", "", "{", "{\"kw_live_needle\""] {
             let page = attributes(json).map(|_| ()).unwrap_err().page();
             assert!(page.status == StatusCode::BAD_REQUEST && !page.body.contains("needle"), "{json}");
         }

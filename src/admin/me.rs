@@ -1,6 +1,6 @@
 //! `/v2/session` and `/v2/me`: signing in and out, and what everybody may see and change of their own account (C23).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::manage::authority::{View, authority_of};
 use crate::manage::password::{Password, hash};
 use crate::manage::user::UserPatch;
 use crate::manage::values::PersonName;
-use crate::manage::{Failure, Session, Stored};
+use crate::manage::{Failure, Mistake, Session, Stored};
 use crate::replica::Status;
 use crate::store::record::{Subject, UserBody};
 
@@ -40,6 +40,9 @@ fn too_many_attempts(exhausted: &Exhausted) -> Trouble {
     let why = "too many attempts to sign in; wait a moment";
     Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", why).retry_after(exhausted.retry_after)
 }
+
+/// How long after signing in by a link the first password may be set.
+const FRESH: Duration = Duration::from_secs(15 * 60);
 
 /// Signs in by e-mail address and password, or by a one-time link.
 pub(super) async fn sign_in(api: &Api, ask: &Ask, body: &bytes::Bytes, now: Timestamp) -> Result<Answer, Trouble> {
@@ -113,7 +116,8 @@ impl Api {
             && ask.method != Method::HEAD
             && sessions::may_be_forged(&ask.headers, self.url.as_deref())
         {
-            let why = "this may come from another site's page; send the header X-Keyward-Request: 1";
+            let why = "this may come from another site's page: Sec-Fetch-Site and Origin must name our own, and where neither is \
+                       sent there must be a header X-Keyward-Request: 1";
             return Err(Trouble::forbidden(why));
         }
         Ok(Some(SignedIn { token, user, since }))
@@ -133,7 +137,8 @@ impl Api {
         let subject = Subject::User(user);
         let authority = authority_of(&subject, &*self.index, now);
         let env = Environment::Live;
-        Ok(Caller { actor: subject.to_string(), subject, scope: body.scope, authority, env })
+        let signed_in = Some(since);
+        Ok(Caller { actor: subject.to_string(), subject, scope: body.scope, authority, signed_in, env })
     }
 }
 
@@ -186,27 +191,48 @@ pub(super) async fn update(request: &Request<'_>) -> Result<Answer, Trouble> {
     }
     let name = attributes.nullable("name", parsed::<PersonName>);
     let password = attributes.optional("password", parsed::<Password>);
-    let current = if password.is_some() { attributes.required("current_password", typed) } else { None };
+    let current = attributes.optional("current_password", typed);
     attributes.finish()?;
     let user = own(request)?;
     let session = request.session();
     let mut patch = UserPatch { name, ..UserPatch::default() };
-    if let (Some(password), Some(current)) = (password, current) {
+    let mut expected = None;
+    if let Some(password) = password {
         let sign_ins = &request.api.sign_ins;
         let attempt = sign_ins.come(request.peer).and_then(|()| sign_ins.attempt(request.peer, &user.body.email));
         attempt.map_err(|exhausted| too_many_attempts(&exhausted))?;
-        if session.sign_in(&user.body.email, current).await?.is_none() {
-            return Err(Trouble::forbidden("the current password is wrong"));
+        let is_first = !session.has_password(&user.id).await?;
+        match current {
+            _ if is_first => came_by_link(request)?,
+            None => return Err(Trouble::invalid(vec![missing("current_password")])),
+            Some(current) => {
+                let is_right = session.sign_in(&user.body.email, current).await?.is_some();
+                is_right.then_some(()).ok_or_else(|| Trouble::forbidden("the current password is wrong"))?;
+            }
         }
+        // The first of two at the same time is the first password.
+        expected = is_first.then_some(user.revision);
         patch.password = Some(hash(password, &request.api.locksmith()).await?);
     }
-    let changed = session.update_user(&user.id, &patch, None).await?;
+    let changed = session.update_user(&user.id, &patch, expected).await?;
     request.in_force(changed.user.revision).await;
     let answer = Answer::of(&view(&changed.user.id, &changed.user.body))?.after_change(changed.user.revision);
     Ok(match patch.password {
         Some(_) => answer.with_cookie(request.api.begin(&user.id, request.now)?),
         None => answer,
     })
+}
+
+/// Who has no password has come by a link. Soon after it the first one is set without another, and not by whoever finds the
+/// browser later.
+fn came_by_link(request: &Request<'_>) -> Result<(), Trouble> {
+    let is_fresh = request.caller.signed_in.is_some_and(|since| request.now < since.plus(FRESH));
+    let why = "a first password is set within 15 minutes after signing in by a link; ask for another link";
+    if is_fresh { Ok(()) } else { Err(Trouble::forbidden(why)) }
+}
+
+fn missing(field: &str) -> Mistake {
+    Mistake { field: field.to_owned(), why: "is missing".to_owned() }
 }
 
 /// The value of the own key, which may be looked up again (B9); each time is in the audit.

@@ -136,10 +136,17 @@ fn seen_user(request: &Request<'_>) -> Result<Stored<UserBody>, Trouble> {
     Ok(user)
 }
 
-/// Whoever changes somebody could become them, and so must have all that they have. Not whoever only takes away: else a role
-/// that somebody else has given would shield a user from those who look after the account.
+/// Whoever changes somebody could become them, and so must have all that they have.
 fn may_become(request: &Request<'_>, user: &Stored<UserBody>) -> Result<(), Trouble> {
     let held = held_by(&Subject::User(user.id.clone()), &request.api.index);
+    let includes = request.caller.authority.includes(&held);
+    if includes { Ok(()) } else { Err(Trouble::forbidden("this user may do more than you")) }
+}
+
+/// Whoever only takes away must have, as with keys, all that the user has where the account is kept. Not what they have elsewhere:
+/// else a role that somebody else has given would shield a user from those who look after the account.
+fn may_take_from(request: &Request<'_>, user: &Stored<UserBody>) -> Result<(), Trouble> {
+    let held = held_by(&Subject::User(user.id.clone()), &request.api.index).within(user.body.scope.as_ref());
     let includes = request.caller.authority.includes(&held);
     if includes { Ok(()) } else { Err(Trouble::forbidden("this user may do more than you")) }
 }
@@ -218,9 +225,8 @@ pub(super) async fn update_user(request: &Request<'_>) -> Result<Answer, Trouble
     };
     attributes.finish()?;
     let user = seen_user(request)?;
-    if !patch.only_takes() || password.is_some() {
-        may_become(request, &user)?;
-    }
+    let takes = patch.only_takes() && password.is_none();
+    if takes { may_take_from(request, &user) } else { may_become(request, &user) }?;
     if let Some(scope) = &patch.scope
         && !request.caller.authority.may(Permission::UsersWrite, scope.as_ref())
     {
@@ -371,6 +377,10 @@ pub(super) fn list_roles(request: &Request<'_>) -> Result<Answer, Trouble> {
 }
 
 fn seen_role(request: &Request<'_>) -> Result<Stored<RoleBody>, Trouble> {
+    if BuiltIn::parse(&request.id).is_some() && request.operation.permission == Permission::RolesWrite {
+        let (field, why) = ("id".to_owned(), "this role is built in and cannot be changed".to_owned());
+        return Err(Trouble::invalid(vec![Mistake { field, why }]));
+    }
     let found = request.api.index.body(&RecordId::new(Kind::Role, &request.id));
     let role = found
         .and_then(|(revision, body)| Some(Stored { id: request.id.as_str().into(), revision, body: body.role()? }));

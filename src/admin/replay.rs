@@ -168,7 +168,7 @@ mod tests {
     fn caller(key: &str, permissions: &[Permission]) -> Caller {
         let subject = Subject::Key(key.into());
         let authority = Authority::new(Permissions::of(permissions), None);
-        Caller { actor: subject.to_string(), subject, scope: None, authority, env: Environment::Live }
+        Caller { actor: subject.to_string(), subject, scope: None, authority, signed_in: None, env: Environment::Live }
     }
 
     fn look(replays: &Replays, key: &str, who: &str, body: &'static str) -> Result<Remembered, Trouble> {

@@ -22,12 +22,24 @@ pub(crate) enum Output {
 pub(crate) struct Console<'c> {
     out: &'c mut dyn Write,
     err: &'c mut dyn Write,
+    is_heard: bool,
 }
 
 impl<'c> Console<'c> {
     /// Data goes to the first, everything else to the second.
     pub(crate) fn new(out: &'c mut dyn Write, err: &'c mut dyn Write) -> Self {
-        Self { out, err }
+        Self { out, err, is_heard: true }
+    }
+
+    /// The streams of this process.
+    pub(crate) fn of_process(out: &'c mut dyn Write, err: &'c mut dyn Write) -> Self {
+        Self { is_heard: !is_stdout_closed(), ..Self::new(out, err) }
+    }
+
+    /// Makes sure, before a value is made that is shown this once, that it can be.
+    pub(crate) fn must_be_heard(&self) -> Result<(), Failure> {
+        let why = "standard output is closed, and what is printed there is shown this once: nothing was done";
+        if self.is_heard { Ok(()) } else { Err(Failure::Failed(why.to_owned())) }
     }
 
     /// Tells people something. If nobody takes it, there is nobody to tell.
@@ -89,6 +101,17 @@ impl<'c> Console<'c> {
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(Failure::Output)
     }
+}
+
+/// Whether the process was started without a standard output: there stands `/dev/null` then, which Rust opens in its place for
+/// reading and writing, as no shell does.
+fn is_stdout_closed() -> bool {
+    let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|path| path.as_os_str() == "/dev/null");
+    let flags = std::fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
+    let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    // O_RDWR is 2, and O_WRONLY 1.
+    is_null && flags.is_some_and(|flags| flags & 3 == 2)
 }
 
 /// One row of a table, without spaces at its end.

@@ -14,6 +14,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::console::{Console, Output};
 use super::exit::{Exit, Failure};
@@ -34,6 +35,7 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
     let folder = Folder::new()?;
     let runtime = app::control_runtime().map_err(failed)?;
     runtime.block_on(async {
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let upstream = serve_upstream().map_err(failed)?;
         let path = folder.write_config(upstream)?;
         let config = config::load(&path, &Overrides::default())?;
@@ -49,7 +51,11 @@ pub(super) fn run(output: Output, world: &World, console: &mut Console<'_>) -> R
         app.loaded().await;
         let demo = Demo { app: &app, upstream, key: &key, read_only: &read_only, management: &management };
         demo.tell(output, console)?;
-        app.until_stopped().await?;
+        tokio::select! {
+            stopped = app.until_stopped() => stopped?,
+            // The terminal was closed: what follows goes away as with Ctrl-C.
+            _ = hangup.recv() => {}
+        }
         console.note("stopped");
         Ok(Exit::Ok)
     })

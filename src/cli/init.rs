@@ -76,6 +76,9 @@ impl InitArgs {
 
 /// Makes the files, and the store.
 pub(super) fn run(args: &InitArgs, world: &World, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    if args.admin.is_some() {
+        console.must_be_heard()?;
+    }
     let config = args.config(world);
     if config.is_file() {
         return store_of(&config, args, world, console);

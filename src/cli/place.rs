@@ -26,7 +26,9 @@ use crate::store::Store;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::audit::{self, Entry, Filter, Order};
 use crate::store::ledger::nodes::Node;
-use crate::store::record::{BindingBody, KeyBody, RoleBody, ScopeBody, ScopeState, SecretBody, Subject, UserBody};
+use crate::store::record::{
+    BindingBody, KeyBody, RoleBody, ScopeBody, ScopeState, SecretBody, Subject, UserBody, UserState,
+};
 
 /// Keys, and what says whether they work.
 pub(super) struct Listing {
@@ -34,11 +36,29 @@ pub(super) struct Listing {
     pub(super) keys: Vec<Stored<KeyBody>>,
     /// The scopes, those above before those below.
     pub(super) scopes: BTreeMap<Scope, Stored<ScopeBody>>,
+    /// The users in the order of their ids, if any key has an owner and who asks may see users.
+    pub(super) users: Option<Vec<Stored<UserBody>>>,
     /// What could not be read, and why.
     pub(super) unreadable: Vec<String>,
 }
 
 impl Listing {
+    /// A key, if who asks may see it.
+    pub(super) fn key(&self, id: &str) -> Option<&KeyBody> {
+        let at = self.keys.binary_search_by(|key| (*key.id).cmp(id)).ok()?;
+        self.keys.get(at).map(|key| &key.body)
+    }
+
+    /// Whether an owner's keys can work at all; where users are not seen, as if they did.
+    pub(super) fn may_own(&self, owner: &str) -> bool {
+        let is_good = |user: &UserBody| user.state == UserState::Active && user.api_access;
+        let found = |users: &Vec<Stored<UserBody>>| {
+            let at = users.binary_search_by(|user| (*user.id).cmp(owner)).ok();
+            at.and_then(|at| users.get(at)).is_some_and(|user| is_good(&user.body))
+        };
+        self.users.as_ref().is_none_or(found)
+    }
+
     /// Whether a key without a scope, or within this one, can work at all.
     pub(super) fn is_active(&self, scope: Option<&Scope>) -> bool {
         let works = |scope: &Scope| self.scopes.get(scope).is_some_and(|s| s.body.state == ScopeState::Active);
@@ -129,7 +149,9 @@ impl<S: Store + Ledger> Place for Session<S> {
 
     async fn listing(&self) -> Result<Listing, Failure> {
         let everything = self.everything().await?;
-        Ok(Listing { keys: everything.keys, scopes: everything.scopes, unreadable: everything.unreadable })
+        let owned = everything.keys.iter().any(|key| key.body.owner.is_some());
+        let users = if owned { Some(self.users().await?) } else { None };
+        Ok(Listing { keys: everything.keys, scopes: everything.scopes, users, unreadable: everything.unreadable })
     }
 
     async fn key(&self, id: &str) -> Result<Stored<KeyBody>, Failure> {

@@ -104,7 +104,7 @@ async fn list(place: &impl Place, output: Output, console: &mut Console<'_>) -> 
     let words = |permissions: &mut dyn Iterator<Item = Permission>| -> Vec<&'static str> {
         permissions.map(Permission::label).collect()
     };
-    let own = |role: BuiltIn| (role.name(), false, words(&mut role.permissions().iter()));
+    let own = |role: BuiltIn| (role.name(), role == BuiltIn::Observer, words(&mut role.permissions().iter()));
     let built_in = BuiltIn::ALL.into_iter().map(own);
     let kept =
         roles.iter().map(|role| (&*role.id, role.body.observer, words(&mut role.body.permissions.iter().copied())));

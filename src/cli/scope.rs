@@ -91,7 +91,13 @@ async fn set_state(
 ) -> Result<Exit, Failure> {
     let (stored, is_new) = place.set_scope_state(scope, state).await?;
     if is_new {
-        console.note(format_args!("scope {scope} is {}, and so are the keys in it and below", label(state)));
+        match state {
+            ScopeState::Suspended => {
+                console.note(format_args!("scope {scope} is suspended, and so are the keys in it and below"));
+            }
+            ScopeState::Active => console
+                .note(format_args!("scope {scope} is active; keys in it and below work again that nothing else stops")),
+        }
     } else {
         console.note(format_args!("scope {scope} is {} already", label(state)));
     }

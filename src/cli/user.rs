@@ -140,6 +140,7 @@ pub(super) async fn run(
             Ok(Exit::Ok)
         }
         UserCommand::Link(args) => {
+            console.must_be_heard()?;
             let user = place.find_user(&args.user).await?;
             let ticket = place.create_link(&user.id, args.expires).await?;
             console.line(ticket.as_str())?;
@@ -156,6 +157,9 @@ async fn create(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
+    if args.api_access {
+        console.must_be_heard()?;
+    }
     let password = args.password_stdin.then(typed).transpose()?;
     let role = args.admin.then(|| "admin".into());
     let (email, name, scope, api_access) = (args.email, args.name, args.scope, args.api_access);

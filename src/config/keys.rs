@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -114,13 +114,16 @@ fn aside(name: &str) -> &'static str {
 fn read_pepper(path: &Path, shown: &str, name: &str) -> Result<(Zeroizing<String>, u32), String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "{shown} does not exist; `keyward init` makes one, or `openssl rand -hex 32 > FILE`; a store in use needs \
-             the \
-             one that its keys were made with{}",
+            "{shown} does not exist; `(umask 077; openssl rand -hex 32 > FILE)` makes one for a new store, as `keyward init` \
+             does with a new config; a store in use needs the one that its keys were made with{}",
             aside(name)
         ),
         _ => format!("{shown} cannot be read: {error}"),
     };
+    // Opening a pipe waits for somebody to write into it.
+    if path.metadata().map_err(failed)?.file_type().is_fifo() {
+        return Err(format!("{shown} is a pipe; name a file, or a variable: {{ env: NAME }}"));
+    }
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     // With all the room it can need, the text is never moved and leaves no copies behind.

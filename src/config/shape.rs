@@ -16,7 +16,7 @@ pub(super) fn fit(tree: Value, shapes: &Shapes, report: &mut Report) -> Option<V
     let mut map = match tree {
         Value::Mapping(map) => map,
         Value::Null => {
-            report.unreadable(None, "is empty; `keyward init` writes a first config".to_owned());
+            report.unreadable(None, "is empty; without it `keyward init` writes a first config".to_owned());
             return None;
         }
         other => {

@@ -21,6 +21,11 @@ pub struct NewRole {
     pub observer: bool,
 }
 
+fn is_built_in() -> Failure {
+    let why = "this role is built in and cannot be changed";
+    Failure::Invalid(vec![Mistake { field: "name".to_owned(), why: why.to_owned() }])
+}
+
 impl<S: Store> Session<S> {
     /// One role that is not built in.
     ///
@@ -62,7 +67,7 @@ impl<S: Store> Session<S> {
             return Err(wrong("names of roles are 1 to 64 of A-Z a-z 0-9 . _ -"));
         }
         if BuiltIn::parse(&new.name).is_some() {
-            return Err(wrong("this role is built in and cannot be changed"));
+            return Err(is_built_in());
         }
         let id = RecordId::new(Kind::Role, &new.name);
         let before = if replace { Some(self.role(&new.name).await?.if_seen_at(&id, expected)?) } else { None };
@@ -104,6 +109,9 @@ impl<S: Store> Session<S> {
     /// # Errors
     /// When there is no such role, or the store cannot be written.
     pub async fn delete_role(&self, name: &str, expected: Option<u64>) -> Result<(), Failure> {
+        if BuiltIn::parse(name).is_some() {
+            return Err(is_built_in());
+        }
         let role = self.role(name).await?.if_seen_at(&RecordId::new(Kind::Role, name), expected)?;
         let bindings = self.bindings().await?;
         let ids: Vec<&str> = bindings.iter().filter(|b| *b.body.role == *name).map(|b| &*b.id).collect();

@@ -16,7 +16,7 @@ pub struct Rotated {
     pub key: Stored<KeyBody>,
     /// The new value, which nobody will see again.
     pub secret: Secret,
-    /// How many values it had before.
+    /// How many of the values that it had before still worked.
     pub others: usize,
 }
 
@@ -52,7 +52,8 @@ impl<S: Store> Session<S> {
         key.body.updated_time = self.now;
         let secret = self.locksmith.format.generate(key.body.env)?;
         let revision = self.store.commit(self.rotation(&key, &secret, others, end)?).await?;
-        Ok(Rotated { key: Stored { revision: revision.number, ..key }, secret, others: others.len() })
+        let others = others.iter().filter(|other| other.body.not_after.is_none_or(|end| end > self.now)).count();
+        Ok(Rotated { key: Stored { revision: revision.number, ..key }, secret, others })
     }
 
     /// The commit of a rotation. It touches the key too, so that it fails if the key is revoked at the same time.

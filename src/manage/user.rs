@@ -221,6 +221,15 @@ impl<S: Store> Session<S> {
         Ok(changes)
     }
 
+    /// Whether a user has something to sign in with but links.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn has_password(&self, id: &str) -> Result<bool, Failure> {
+        let stored = self.store.get(&RecordId::new(Kind::Password, id)).await?.1;
+        Ok(stored.is_some_and(|record| record.body.is_some()))
+    }
+
     /// Sets what a user signs in with.
     ///
     /// # Errors
@@ -333,7 +342,9 @@ fn target(id: &str) -> Value {
 
 /// What the audit says of a change. More access than before is marked, since that is what a thief would give.
 fn audit_of(before: &Stored<UserBody>, after: &UserBody) -> Value {
-    let (old, new) = difference(&before.body, after);
+    let (mut old, mut new) = difference(&before.body, after);
+    // When it was is the time of the entry; whether it was a password is said besides.
+    [&mut old, &mut new].into_iter().for_each(|fields| drop(fields.remove("password_time")));
     let mut detail = json!({ "target": target(&before.id), "before": old, "after": new });
     if after.api_access && !before.body.api_access {
         detail["escalation"] = Value::Bool(true);

@@ -43,7 +43,9 @@ impl FromStr for PersonName {
     type Err = NotAValue;
 
     fn from_str(text: &str) -> Result<Self, NotAValue> {
-        is_line(text, 100).then(|| Self(text.to_owned())).ok_or(NotAValue("names of users are 1 to 100 characters"))
+        is_line(text, 100)
+            .then(|| Self(text.to_owned()))
+            .ok_or(NotAValue("names of users are 1 to 100 characters on one line, none of them hidden"))
     }
 }
 
@@ -55,9 +57,16 @@ impl FromStr for KeyId {
     type Err = NotAValue;
 
     fn from_str(text: &str) -> Result<Self, NotAValue> {
-        let fits = is_key_id(text);
-        fits.then(|| Self(text.to_owned())).ok_or(NotAValue("ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -"))
+        let fits = is_new_key_id(text);
+        fits.then(|| Self(text.to_owned())).ok_or(NotAValue(
+            "ids of keys are 1 to 64 of A-Z a-z 0-9 . _ -, not of dots alone, and neither import nor identify",
+        ))
     }
+}
+
+/// Whether a key that is made may have this id: the API must be able to ask for it, under `/v2/keys/`.
+pub(super) fn is_new_key_id(text: &str) -> bool {
+    is_key_id(text) && !["import", "identify"].contains(&text) && text.contains(|c| c != '.')
 }
 
 /// The name of a key. It may be put into a header for the upstream, so it has no control characters.
@@ -70,7 +79,21 @@ impl FromStr for KeyName {
     fn from_str(text: &str) -> Result<Self, NotAValue> {
         is_line(text, 50)
             .then(|| Self(text.to_owned()))
-            .ok_or(NotAValue("names of keys are 1 to 50 characters, none of them a control character"))
+            .ok_or(NotAValue("names of keys are 1 to 50 characters on one line, none of them hidden"))
+    }
+}
+
+/// A word by which people find a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag(pub String);
+
+impl FromStr for Tag {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        is_line(text, 50)
+            .then(|| Self(text.to_owned()))
+            .ok_or(NotAValue("tags are 1 to 50 characters on one line, none of them hidden"))
     }
 }
 
@@ -84,7 +107,7 @@ impl FromStr for UserName {
     fn from_str(text: &str) -> Result<Self, NotAValue> {
         is_line(text, 255)
             .then(|| Self(text.to_owned()))
-            .ok_or(NotAValue("users are 1 to 255 characters, none of them a control character"))
+            .ok_or(NotAValue("users are 1 to 255 characters on one line, none of them hidden"))
     }
 }
 
@@ -102,9 +125,18 @@ impl FromStr for RoleName {
     }
 }
 
-/// Whether a text is that long at most, not empty, and fits on a line.
+/// Whether a text is that long at most, can be seen, and reads as it is written: nothing in it turns the line around, hides, or
+/// breaks it.
 fn is_line(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.chars().count()) && !text.contains(char::is_control)
+    let fits = (1..=longest).contains(&text.chars().count());
+    fits && !text.trim().is_empty() && !text.contains(|c: char| c.is_control() || is_unseen(c))
+}
+
+/// Line separators, marks of direction, characters without width, and tags (Unicode's Cf, Zl and Zp, as far as they matter).
+const fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An address or network that a key may be used from, as it was written.
@@ -124,6 +156,9 @@ impl FromStr for Net {
 #[error("{0} has passed")]
 pub struct Passed(pub Timestamp);
 
+/// The longest time that an end may be away: what is longer was mistyped.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// When something ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
@@ -138,8 +173,9 @@ impl FromStr for Expiry {
 
     fn from_str(text: &str) -> Result<Self, NotAValue> {
         let at = Timestamp::parse(text).map(Self::At);
-        at.or_else(|| humantime::parse_duration(text).ok().map(Self::In))
-            .ok_or(NotAValue("write 90d, 12h, 2027-01-31 (UTC) or 2027-01-31T12:00:00Z"))
+        let soon = |duration: &Duration| *duration <= LONGEST;
+        at.or_else(|| humantime::parse_duration(text).ok().filter(soon).map(Self::In))
+            .ok_or(NotAValue("write 90d, 12h, 2027-01-31 (UTC) or 2027-01-31T12:00:00Z, within a hundred years"))
     }
 }
 
@@ -195,13 +231,21 @@ mod tests {
             ("", false),
             ("a\nb", false),
             ("a\u{1b}[31m", false),
+            (" ", false),
+            ("a\u{202e}b", false),
+            ("a\u{200b}b", false),
+            ("a\u{2028}b", false),
+            ("\u{feff}a", false),
+            ("ann 🙂 سلام", true),
         ] {
             assert_eq!(KeyName::from_str(text).is_ok(), fits, "{text}");
         }
         assert!(UserName::from_str(&"u".repeat(255)).is_ok());
         assert!(UserName::from_str(&"u".repeat(256)).is_err());
         assert!(KeyId::from_str("a.b_c-1").is_ok());
-        assert!(KeyId::from_str("a/b").is_err());
+        for text in ["a/b", "import", "identify", ".", "..", ""] {
+            assert!(KeyId::from_str(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -227,7 +271,7 @@ mod tests {
             let time = Expiry::from_str(text).unwrap().after(now).map(|time| time.to_string());
             assert_eq!(time.ok().as_deref(), expected, "{text}");
         }
-        for text in ["", "90", "soon", "31.01.2027", "2027-02-30"] {
+        for text in ["", "90", "soon", "31.01.2027", "2027-02-30", "99999999999d"] {
             assert!(Expiry::from_str(text).is_err(), "{text}");
         }
     }

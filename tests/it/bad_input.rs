@@ -83,7 +83,7 @@ const ROWS: &[Row] = &[
     .given(&[(Line(1), "version: 1\n\tstore: x")]),
     row("serve", 3, &["keyward.yaml:1:1: expected options such as `version: 1`, found a list"])
         .given(&[(File("keyward.yaml"), "- version: 1\n")]),
-    row("key list", 3, &["error: keyward.yaml: is empty; `keyward init` writes a first config"])
+    row("key list", 3, &["error: keyward.yaml: is empty; without it `keyward init` writes a first config"])
         .given(&[(File("keyward.yaml"), "")]),
     row("serve", 3, &["keyward.yaml:4:12: proxy.workers: expected auto or a whole number, found \"many\""])
         .given(&[(Line(2), "proxy:\n  upstream: http://127.0.0.1:9\n  workers: many")]),
@@ -112,7 +112,7 @@ const ROWS: &[Row] = &[
         &["error: --set proxy.workers: expected a number", "--set proxy.lisen: there is no such option"],
     ),
     // The pepper.
-    row("serve", 3, &["keyward.yaml:3:25: keys.pepper.file: keyward.pepper does not exist; `keyward init` makes one"])
+    row("serve", 3, &["keyward.yaml:3:25: keys.pepper.file: keyward.pepper does not exist; `(umask 077; "])
         .given(&[(No("keyward.pepper"), "")]),
     row(
         "key list",
@@ -379,4 +379,41 @@ fn clients_hear_nothing_of_what_is_wrong_inside() {
     let all = format!("{}{}", String::from_utf8_lossy(refused.head.raw()), refused.text());
     assert_eq!(refused.status, 503);
     assert!(!all.contains("secret-place") && !all.contains("nowhere"), "{all}");
+}
+
+/// A shell runs a command of a site's.
+fn by_shell(site: &Site, words: &[&str], shell: &str) -> std::process::Output {
+    let command = site.command(words);
+    let mut sh = Command::new("sh");
+    sh.args(["-c", shell, "sh"]).arg(command.get_program()).args(command.get_args()).current_dir(site.path());
+    sh.output().unwrap()
+}
+
+#[test]
+fn a_value_that_nobody_can_be_shown_is_not_made() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    let id = site.create_key(&[]).id;
+    let rotate = ["key", "rotate", id.as_str()];
+    for words in
+        [&["key", "create", "--name", "n"][..], &rotate, &["user", "create", "--email", "a@b.c", "--api-access"]]
+    {
+        let output = by_shell(&site, words, "exec \"$@\" >&-");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("standard output is closed"), "{words:?}: {said}");
+    }
+    assert_eq!(site.json(&["key", "list"]).as_array().map(Vec::len), Some(1));
+    assert!(by_shell(&site, &["key", "create", "--name", "n"], "exec \"$@\" >/dev/null").status.success());
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_pepper_is_not_waited_for() {
+    let upstream = Upstream::start();
+    let site = Site::new(upstream.address(), "");
+    let pepper = site.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pepper).status().unwrap().success());
+    let mut command = site.command(&["check"]);
+    let output = command.env("KEYWARD_KEYS__PEPPER", "{ file: ./pipe }").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("pipe is a pipe"), "{said}");
 }

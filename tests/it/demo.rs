@@ -100,7 +100,7 @@ fn the_object_is_all_that_a_script_needs() {
         assert_eq!(response.status, status, "{method} {credential:?}: {}", response.text());
         assert!(response.text().starts_with("<?xml") && response.text().contains(text), "{}", response.text());
     }
-    demo.end("INT");
+    demo.end("HUP");
 }
 
 /// The statuses in a comment such as `# the read-only key may look (200), but not change (403)`.

@@ -125,10 +125,10 @@ fn bad_rows_are_put_aside_with_their_reasons() {
             Some("its value has none of the forms that `keys.shapes` in the config declares"),
         ),
         ("kw_live_broken,k3,CI,rw,,,,,".to_owned(), Some("its value begins like one of our own keys and is none")),
-        (format!("{B},k 3,CI,rw,,,,,"), Some("`id` must be 1 to 64 of A-Z a-z 0-9 . _ -")),
+        (format!("{B},k 3,CI,rw,,,,,"), Some("`id` must be 1 to 64 of A-Z a-z 0-9 . _ - and no word of the API")),
         (
             format!("{B},k3,{},rw,,,,,", "x".repeat(51)),
-            Some("`name` must be 1 to 50 characters, none of them a control character"),
+            Some("`name` must be 1 to 50 characters on one line, none of them hidden"),
         ),
         (format!("{B},k3,CI,all,,,,,"), Some("`access` must be rw, ro, read-write or read-only")),
         (

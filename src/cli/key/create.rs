@@ -14,7 +14,7 @@ use crate::cli::flags::{Env, end};
 use crate::cli::place::Place;
 use crate::manage::Stored;
 use crate::manage::key::{Draft, NewKey};
-use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, RoleName, UserName};
+use crate::manage::values::{Expiry, KeyId, KeyName, Net, RateLimit, RoleName, Tag, UserName};
 use crate::store::record::KeyBody;
 
 const EXAMPLES: &str = "\
@@ -67,7 +67,7 @@ pub(crate) struct CreateArgs {
     owner: Option<String>,
     /// A word by which people find it; may be given several times
     #[arg(long = "tag", value_name = "WORD")]
-    tags: Vec<KeyName>,
+    tags: Vec<Tag>,
     /// Keep its value sealed, so that it may be looked up again
     #[arg(long, conflicts_with = "record")]
     recoverable: bool,
@@ -107,6 +107,7 @@ pub(crate) async fn run(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
+    console.must_be_heard()?;
     let created = place.create_key(args.key(place.now())?).await?;
     for scope in &created.scopes {
         console.note(format_args!("scope {scope} created"));
@@ -140,7 +141,11 @@ pub(super) fn print_value(
             "key {id} has a new value that was not printed: {why}; `keyward key rotate {id}` makes another"
         ))
     })?;
-    console.note("This is the only time that the value is shown.");
+    if key.body.recoverable {
+        console.note(format_args!("`keyward key reveal {}` shows the value again.", key.id));
+    } else {
+        console.note("This is the only time that the value is shown.");
+    }
     Ok(())
 }
 

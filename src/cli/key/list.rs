@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use crate::auth::grant::{State, Timestamp};
+use crate::auth::lineage::DEEPEST;
 use crate::cli::console::{Console, Output, printable};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::place::{Listing, Place};
 use crate::manage::Stored;
-use crate::store::record::{KeyBody, SecretBody};
+use crate::store::record::{BindingBody, KeyBody, SecretBody, Subject};
 
 /// Shows all keys.
 pub(super) async fn all(place: &impl Place, output: Output, console: &mut Console<'_>) -> Result<Exit, Failure> {
@@ -41,12 +42,23 @@ fn row(key: &Stored<KeyBody>, listing: &Listing, now: Timestamp) -> [String; 10]
     ]
 }
 
-/// Whether a key works now, and if not, why. An expiry or a suspended scope is no state of the key's own.
+/// Whether a key works now, and if not, why: it stops with every key above it.
 fn standing(body: &KeyBody, listing: &Listing, now: Timestamp) -> &'static str {
+    let own = by_itself(body, listing, now);
+    let parent = |body: &&KeyBody| body.parent.as_deref().and_then(|id| listing.key(id));
+    // As deep as keys may stand above one another, and once more.
+    let mut above = std::iter::successors(parent(&body), parent).take(DEEPEST + 1);
+    let is_stopped = above.any(|above| by_itself(above, listing, now) != State::Active.label());
+    if own == State::Active.label() && is_stopped { "parent stopped" } else { own }
+}
+
+/// The same for a key without those above it. An expiry, a suspended scope or owner is no state of the key's own.
+fn by_itself(body: &KeyBody, listing: &Listing, now: Timestamp) -> &'static str {
     match body.state {
         State::Disabled | State::Revoked => body.state.label(),
         State::Active if body.expires_at.is_some_and(|end| end <= now) => "expired",
         State::Active if !listing.is_active(body.scope.as_ref()) => "suspended",
+        State::Active if body.owner.as_ref().is_some_and(|owner| !listing.may_own(owner)) => "owner stopped",
         State::Active => body.state.label(),
     }
 }
@@ -117,26 +129,45 @@ pub(super) async fn one(
     let secrets = secrets.iter().map(SecretView::from).collect();
     match output {
         Output::Json => console.json(&WithSecrets { key: &key, secrets })?,
-        Output::Table => details(&key, &secrets, console)?,
+        Output::Table => {
+            let state = standing(&key.body, &place.listing().await?, place.now());
+            // Who may not see them is told of none.
+            let bindings = place.bindings().await.unwrap_or_default();
+            let of_key = |binding: &&Stored<BindingBody>| binding.body.subject == Subject::Key(key.id.clone());
+            let roles: Vec<&str> = bindings.iter().filter(of_key).map(|binding| &*binding.body.role).collect();
+            details(&key, state, &roles, &secrets, console)?;
+        }
     }
     Ok(Exit::Ok)
 }
 
 /// A key as lines of `field  value`, then its values as a table.
-fn details(key: &Stored<KeyBody>, secrets: &[SecretView<'_>], console: &mut Console<'_>) -> Result<(), Failure> {
+fn details(
+    key: &Stored<KeyBody>,
+    state: &str,
+    roles: &[&str],
+    secrets: &[SecretView<'_>],
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     let body = &key.body;
     let or_dash = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), printable);
+    let all = |words: &str| if words.is_empty() { "-".to_owned() } else { printable(words) };
     let who = |name: &Option<String>, time| format!("{time} by {}", or_dash(name.as_deref()));
     for (field, value) in [
         ("id", key.id.to_string()),
         ("name", printable(&body.name)),
-        ("state", body.state.label().to_owned()),
+        ("state", state.to_owned()),
         ("access", body.access.label().to_owned()),
         ("env", body.env.label().to_owned()),
         ("scope", scope(body)),
         ("ips", if body.ips.is_empty() { "any".to_owned() } else { printable(&body.ips.join(", ")) }),
         ("rate limit", limit(body)),
         ("user", or_dash(body.user.as_deref())),
+        ("owner", or_dash(body.owner.as_deref())),
+        ("parent", or_dash(body.parent.as_deref())),
+        ("roles", all(&roles.join(", "))),
+        ("tags", all(&body.tags.join(", "))),
+        ("recoverable", if body.recoverable { "yes" } else { "no" }.to_owned()),
         ("expires", body.expires_at.map_or_else(|| "never".to_owned(), |time| time.to_string())),
         ("created", who(&body.created_by, body.created_time)),
         ("updated", who(&body.updated_by, body.updated_time)),
@@ -154,8 +185,11 @@ fn details(key: &Stored<KeyBody>, secrets: &[SecretView<'_>], console: &mut Cons
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::cli::testing::{Bench, locksmith};
+    use crate::store::record::UserState;
 
     #[test]
     fn a_table_says_whether_keys_work() {
@@ -200,6 +234,47 @@ mod tests {
         bench.create("--name CI --id a --expires 1h");
         bench.session.now = bench.session.now.plus(std::time::Duration::from_secs(3600));
         assert!(bench.key("list", Output::Table).out.contains("expired"));
+    }
+
+    #[test]
+    fn a_key_that_stops_with_another_or_with_its_owner_is_shown_as_such() {
+        let bench = Bench::new();
+        bench.create("--name above --id a --tag one --recoverable --role admin");
+        bench.create("--name below --id b --parent a");
+        bench.create("--name lower --id c --parent b");
+        let state = |id: &str| {
+            let shown = bench.key(&format!("show {id}"), Output::Table).out;
+            let listed = bench.key("list", Output::Table).out;
+            let state = shown.lines().find_map(|line| line.strip_prefix("state       ")).unwrap().to_owned();
+            let row = listed.lines().find(|line| line.starts_with(&format!("{id} "))).unwrap();
+            assert!(row.contains(&format!("  {state}  ")), "{row} {state}");
+            state
+        };
+        assert_eq!(["a", "b", "c"].map(state), ["active"; 3]);
+        let shown = bench.key("show a", Output::Table).out;
+        for line in ["roles       admin", "tags        one", "recoverable yes", "parent      -", "owner       -"] {
+            assert!(shown.contains(&format!("{line}\n")), "{line}: {shown}");
+        }
+        assert!(bench.key("show c", Output::Table).out.contains("parent      b\n"));
+        bench.key("disable a", Output::Table);
+        assert_eq!(["a", "b", "c"].map(state), ["disabled", "parent stopped", "parent stopped"]);
+    }
+
+    #[test]
+    fn a_key_of_somebody_who_may_not_use_the_api_does_not_work() {
+        let (bench, mut body) = (Bench::new(), crate::manage::testing::key_body("CI"));
+        let mut ann = crate::manage::testing::user_body("ann@example.com");
+        body.owner = Some("u1".into());
+        for (access, state, expected) in [
+            (true, UserState::Active, "active"),
+            (false, UserState::Active, "owner stopped"),
+            (true, UserState::Suspended, "owner stopped"),
+        ] {
+            (ann.api_access, ann.state) = (access, state);
+            let users = Some(vec![Stored { id: "u1".into(), revision: 1, body: ann.clone() }]);
+            let listing = Listing { keys: vec![], scopes: BTreeMap::default(), users, unreadable: vec![] };
+            assert_eq!(standing(&body, &listing, bench.session.now), expected);
+        }
     }
 
     #[test]

@@ -34,13 +34,14 @@ pub(super) async fn run(
     output: Output,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
+    console.must_be_heard()?;
     let end = args.retire_others_after.map(|grace| place.now().plus(grace.0));
     let after = args.retire_others_after.map(|grace| grace.0);
     let Rotated { key, secret, others } = place.rotate_key(&args.id, after).await?;
     print_value(&key, secret.reveal(), output, console)?;
     let until = match end {
         Some(end) if end <= place.now() => "no more".to_owned(),
-        Some(end) => format!("until {end}"),
+        Some(end) => format!("until {end} at the latest"),
         None => "as long as the key".to_owned(),
     };
     match others {
@@ -76,7 +77,10 @@ mod tests {
         assert_eq!(ends(&bench), [None, None]);
         let ran = bench.key("rotate k1 --retire-others-after 24h", Output::Json);
         assert!(ran.json()["value"].is_string() && ran.json()["revision"] == 3, "{ran:?}");
-        assert!(ran.err.ends_with("Its 2 other values work until 2026-11-23T12:00:00.000Z.\n"), "{ran:?}");
+        assert!(
+            ran.err.ends_with("Its 2 other values work until 2026-11-23T12:00:00.000Z at the latest.\n"),
+            "{ran:?}"
+        );
         let tomorrow = Some("2026-11-23T12:00:00.000Z".to_owned());
         assert_eq!(ends(&bench), [None, tomorrow.clone(), tomorrow.clone()]);
         // An end that is nearer stays.
@@ -86,6 +90,9 @@ mod tests {
         let ran = bench.key("rotate k1 --retire-others-after now", Output::Table);
         assert!(ran.err.ends_with("Its 4 other values work no more.\n"), "{ran:?}");
         assert_eq!(ends(&bench).iter().flatten().filter(|end| end.starts_with("2026-11-22")).count(), 4);
+        // What has ended is not counted again.
+        let ran = bench.key("rotate k1", Output::Table);
+        assert!(ran.err.ends_with("Its other value works as long as the key.\n"), "{ran:?}");
     }
 
     #[test]

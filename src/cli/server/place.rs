@@ -143,7 +143,11 @@ impl Place for Server {
             Err(Failure::Failed(_)) => BTreeMap::new(),
             scopes => scopes?,
         };
-        Ok(Listing { keys, scopes, unreadable: Vec::new() })
+        let users = match keys.iter().any(|key| key.body.owner.is_some()) {
+            true => self.users().await.ok(),
+            false => None,
+        };
+        Ok(Listing { keys, scopes, users, unreadable: Vec::new() })
     }
 
     async fn key(&self, id: &str) -> Result<Stored<KeyBody>, Failure> {
@@ -214,7 +218,8 @@ impl Place for Server {
 
     async fn rotate_key(&self, id: &str, retire_others_after: Option<Duration>) -> Result<Rotated, Failure> {
         self.living(id).await?;
-        let others = self.values_of(id).await?.len();
+        let works = |value: &SecretBody| value.not_after.is_none_or(|end| end > self.now());
+        let others = self.values_of(id).await?.into_iter().filter(works).count();
         let after = retire_others_after.map(|after| humantime::format_duration(after).to_string());
         let body = after.map_or_else(|| json!({}), |after| json!({ "retire_others_after": after }));
         let made = self.post(&format!("{}/secrets", path_of(Kind::Key, id)?), &body).await?;

@@ -173,8 +173,8 @@ fn keys_and_peppers() {
     for (section, expected) in [
         (
             "{ pepper: { file: gone } }",
-            "2:25: keys.pepper.file: gone does not exist; `keyward init` makes one, or `openssl rand -hex 32 > FILE`; \
-             a store in use needs the one that its keys were made with",
+            "2:25: keys.pepper.file: gone does not exist; `(umask 077; openssl rand -hex 32 > FILE)` makes one \
+             for a new store, as `keyward init` does with a new config; a store in use needs the one that its keys were made with",
         ),
         (
             "{ pepper: { file: keyward.yaml } }",

@@ -34,8 +34,8 @@ pub(super) fn check_text(text: &str, expected: &str) {
 
 #[test]
 fn what_is_no_yaml_stops_at_its_place() {
-    check_text("", " is empty; `keyward init` writes a first config");
-    check_text("# only a comment\n", " is empty; `keyward init` writes a first config");
+    check_text("", " is empty; without it `keyward init` writes a first config");
+    check_text("# only a comment\n", " is empty; without it `keyward init` writes a first config");
     check_text(
         "version: 1\nproxy:\n\tlisten: x\n",
         "3:1: found character that cannot start any token, while scanning for the next token; indent with spaces, not \

@@ -14,8 +14,8 @@ use crate::auth::digest::{Digest, parse_hex};
 use crate::auth::grant::{Access, Environment, State, Timestamp};
 use crate::auth::limit::Limit;
 use crate::auth::scope::Scope;
-use crate::manage::values::{KeyName, RateLimit, UserName};
-use crate::store::record::{KeyBody, KeyType, SecretBody, is_key_id};
+use crate::manage::values::{KeyName, RateLimit, UserName, is_new_key_id};
+use crate::store::record::{KeyBody, KeyType, SecretBody};
 
 /// Why a row is rejected. It never repeats a field, since any of them may hold a value by mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,18 +254,18 @@ pub(super) fn default_name(id: &str) -> String {
 }
 
 fn id(text: &str) -> Result<Box<str>, Reason> {
-    let fits = is_key_id(text);
-    fits.then(|| text.into()).ok_or(Reason::from("`id` must be 1 to 64 of A-Z a-z 0-9 . _ -"))
+    let fits = is_new_key_id(text);
+    fits.then(|| text.into()).ok_or(Reason::from("`id` must be 1 to 64 of A-Z a-z 0-9 . _ - and no word of the API"))
 }
 
 fn name(text: &str) -> Result<String, Reason> {
     let name = KeyName::from_str(text).map(|name| name.0);
-    name.map_err(|_| Reason::from("`name` must be 1 to 50 characters, none of them a control character"))
+    name.map_err(|_| Reason::from("`name` must be 1 to 50 characters on one line, none of them hidden"))
 }
 
 fn user(text: &str) -> Result<String, Reason> {
     let user = UserName::from_str(text).map(|user| user.0);
-    user.map_err(|_| Reason::from("`user` must be 1 to 255 characters, none of them a control character"))
+    user.map_err(|_| Reason::from("`user` must be 1 to 255 characters on one line, none of them hidden"))
 }
 
 fn rate_limit(text: &str) -> Result<Option<Limit>, Reason> {

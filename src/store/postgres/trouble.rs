@@ -129,7 +129,8 @@ fn advise(error: &tokio_postgres::Error, f: &mut fmt::Formatter<'_>) -> fmt::Res
     } else if [SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_TABLE].contains(code) {
         NO_TABLES
     } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-        "this user may not do that; give it keyward_reader or keyward_writer (deploy/postgres/roles.sql)"
+        "this user may not do that: `serve` needs keyward_reader, commands and the management API keyward_writer \
+         (deploy/postgres/roles.sql)"
     } else if [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(code) {
         "another program has held its write lock for too long; pg_stat_activity says which; nothing was changed"
     } else if *code == SqlState::TOO_MANY_CONNECTIONS {

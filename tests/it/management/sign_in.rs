@@ -94,6 +94,32 @@ fn nobody_learns_who_has_an_account_and_nobody_tries_for_ever() {
 }
 
 #[test]
+fn who_has_come_by_a_link_sets_the_first_password() {
+    let stage = Stage::new();
+    stage.result("POST", "/v2/users", r#"{"email":"ann@example.com"}"#);
+    let link = stage.keyward.site.run(&["user", "link", "ann@example.com"]);
+    let ticket = String::from_utf8(link.stdout).unwrap().trim().to_owned();
+    let came = stage.sign_in(&json!({ "ticket": ticket }));
+    assert_eq!(came.status, 200, "{}", came.text());
+    let cookie = came.value("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let set = |cookie: &str, more: Value| {
+        let mut body = more;
+        body["password"] = json!(PASSWORD);
+        stage.by_cookie(cookie, "PATCH", "/v2/me", &body.to_string())
+    };
+    let short = stage.by_cookie(&cookie, "PATCH", "/v2/me", r#"{"password":"short"}"#);
+    assert_eq!(refusal(&short), (400, vec!["invalid_attribute".to_owned()]));
+    let done = set(&cookie, json!({}));
+    assert_eq!(done.status, 200, "{}", done.text());
+    // With it she signs in; from now on, whoever changes it must know it.
+    let cookie = stage.cookie("ann@example.com", PASSWORD);
+    let bare = set(&cookie, json!({}));
+    assert!(bare.status == 400 && bare.text().contains("current_password"), "{}", bare.text());
+    assert_eq!(set(&cookie, json!({ "current_password": "wrong" })).status, 403);
+    assert_eq!(set(&cookie, json!({ "current_password": PASSWORD })).status, 200);
+}
+
+#[test]
 fn what_a_browser_sends_by_itself_changes_nothing_for_other_sites() {
     let stage = Stage::new();
     stage.user("root@example.com", &["--admin"]);

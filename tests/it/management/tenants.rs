@@ -68,6 +68,46 @@ fn nobody_shields_who_belongs_to_somebody_else() {
 }
 
 #[test]
+fn who_looks_after_accounts_alone_takes_nothing_from_who_may_do_more_there() {
+    let stage = Stage::new();
+    let clerk = stage.with_permissions("clerk", &["users:read", "users:write"]);
+    let person = |email: &str, role: Value| {
+        id(&stage.result("POST", "/v2/users", &json!({ "email": email, "role": role }).to_string()))
+    };
+    let (root, bob) = (person("root@example.com", json!("admin")), person("bob@example.com", json!(null)));
+    for patch in [json!({ "state": "suspended" }), json!({ "api_access": false })] {
+        for (user, status) in [(&root, 403), (&bob, 200)] {
+            let answer = stage.keyward.manage(&clerk, "PATCH", &format!("/v2/users/{user}"), &patch.to_string());
+            assert_eq!(answer.status, status, "{patch}: {}", answer.text());
+        }
+    }
+    let detail = stage.result("GET", &format!("/v2/audit?target={bob}&action=user.update"), "")[0]["detail"].take();
+    assert_eq!(
+        (&detail["before"], &detail["after"]),
+        (&json!({ "state": "active" }), &json!({ "state": "suspended" }))
+    );
+}
+
+/// What the API could not be asked for is not made, and roles that are built in are not there to be changed.
+#[test]
+fn words_of_the_api_are_no_ids() {
+    let stage = Stage::new();
+    for id in ["import", "identify", ".", ".."] {
+        let body = json!({ "type": "api", "name": "n", "permissions": [], "id": id }).to_string();
+        assert_eq!(refusal(&stage.ask("POST", "/v2/keys", &body)).0, 400, "{id}");
+        assert_eq!(
+            stage.keyward.site.run(&["key", "create", "--name", "n", "--id", id]).status.code(),
+            Some(2),
+            "{id}"
+        );
+    }
+    for (method, body) in [("PATCH", r#"{"observer":true}"#), ("DELETE", "")] {
+        let answer = stage.ask(method, "/v2/roles/admin", body);
+        assert!(answer.status == 400 && answer.text().contains("built in"), "{method}: {}", answer.text());
+    }
+}
+
+#[test]
 fn a_key_is_not_moved_to_where_it_would_manage_more_than_whoever_moves_it() {
     let stage = Stage::new();
     let (scope, other) = (json!("organization:acme"), json!("organization:other"));
